@@ -1,0 +1,182 @@
+//! The only address types that cross the boundary.
+
+#[cfg(feature = "user")]
+use std::net::{IpAddr, Ipv6Addr};
+
+/// An IP address: 16 bytes, big-endian; IPv4 is stored IPv4-mapped.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Hash))]
+pub struct Addr([u8; 16]);
+
+const _: () = assert!(size_of::<Addr>() == 16);
+
+impl Addr {
+    /// `::`, which in a [`FrontendKey`](crate::FrontendKey) means "every IPv6 node address".
+    pub const ANY_V6: Self = Self([0; 16]);
+    /// `::ffff:0.0.0.0`, which in a [`FrontendKey`](crate::FrontendKey) means "every IPv4 node address".
+    pub const ANY_V4: Self = Self::from_v4([0; 4]);
+
+    /// An address of its four IPv4 bytes.
+    #[inline(always)]
+    pub const fn from_v4(b: [u8; 4]) -> Self {
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
+    }
+
+    /// An address of its sixteen bytes; `::ffff:a.b.c.d` is IPv4.
+    #[inline(always)]
+    pub const fn from_v6(b: [u8; 16]) -> Self {
+        Self(b)
+    }
+
+    /// The sixteen bytes.
+    #[inline(always)]
+    pub const fn octets(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// The four 32-bit words as they stand in memory, which is how the kernel's `user_ip6` holds them.
+    #[inline(always)]
+    pub const fn words(self) -> [u32; 4] {
+        let b = self.0;
+        [
+            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
+            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
+            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
+        ]
+    }
+
+    /// The reverse of [`Addr::words`].
+    #[inline(always)]
+    pub const fn from_words(w: [u32; 4]) -> Self {
+        let (a, b, c, d) = (w[0].to_ne_bytes(), w[1].to_ne_bytes(), w[2].to_ne_bytes(), w[3].to_ne_bytes());
+        Self([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]])
+    }
+
+    /// Whether this is an IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        let w = self.words();
+        w[0] == 0 && w[1] == 0 && w[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+    }
+
+    /// Whether this is `127.0.0.0/8` or `::1`.
+    #[inline(always)]
+    pub const fn is_loopback(self) -> bool {
+        let w = self.words();
+        (self.is_v4() && self.0[12] == 127)
+            || (w[0] == 0 && w[1] == 0 && w[2] == 0 && w[3] == u32::from_ne_bytes([0, 0, 0, 1]))
+    }
+
+    /// The wildcard of this address's family.
+    #[inline(always)]
+    pub const fn any(self) -> Self {
+        if self.is_v4() { Self::ANY_V4 } else { Self::ANY_V6 }
+    }
+}
+
+#[cfg(feature = "user")]
+impl From<IpAddr> for Addr {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            IpAddr::V6(v6) => Self::from_v6(v6.octets()),
+        }
+    }
+}
+
+#[cfg(feature = "user")]
+impl From<Addr> for IpAddr {
+    fn from(addr: Addr) -> Self {
+        Ipv6Addr::from(addr.0).to_canonical()
+    }
+}
+
+#[cfg(feature = "user")]
+impl std::fmt::Debug for Addr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        IpAddr::from(*self).fmt(f)
+    }
+}
+
+#[cfg(feature = "user")]
+impl std::fmt::Display for Addr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        IpAddr::from(*self).fmt(f)
+    }
+}
+
+/// A port, big-endian.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Hash))]
+pub struct Port([u8; 2]);
+
+impl Port {
+    /// Port 0, which in a [`FrontendKey`](crate::FrontendKey) means "any port that no Service has".
+    pub const ANY: Self = Self([0; 2]);
+
+    /// From a number in host order.
+    #[inline(always)]
+    pub const fn new(port: u16) -> Self {
+        Self(port.to_be_bytes())
+    }
+
+    /// The number in host order.
+    #[inline(always)]
+    pub const fn get(self) -> u16 {
+        u16::from_be_bytes(self.0)
+    }
+
+    /// As the kernel's `user_port` holds it: the two bytes in memory order, in the low half of a word.
+    #[inline(always)]
+    pub const fn raw(self) -> u16 {
+        u16::from_ne_bytes(self.0)
+    }
+
+    /// The reverse of [`Port::raw`].
+    #[inline(always)]
+    pub const fn from_raw(raw: u16) -> Self {
+        Self(raw.to_ne_bytes())
+    }
+}
+
+#[cfg(feature = "user")]
+impl std::fmt::Debug for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// An IP protocol number (IANA): 6, 17 or 132; 0 in the key that stands for a whole address.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Hash, Debug))]
+pub struct Proto(pub u8);
+
+impl Proto {
+    /// No protocol: see [`FrontendKey::address`](crate::FrontendKey::address).
+    pub const ANY: Self = Self(0);
+    /// TCP.
+    pub const TCP: Self = Self(6);
+    /// UDP.
+    pub const UDP: Self = Self(17);
+    /// SCTP.
+    pub const SCTP: Self = Self(132);
+}
+
+#[cfg(feature = "user")]
+impl std::fmt::Display for Proto {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            Self::ANY => f.write_str("any"),
+            Self::TCP => f.write_str("tcp"),
+            Self::UDP => f.write_str("udp"),
+            Self::SCTP => f.write_str("sctp"),
+            Self(other) => write!(f, "proto-{other}"),
+        }
+    }
+}
+
+crate::plain!(Addr, Port, Proto);

@@ -1,0 +1,118 @@
+//! Settings of the programs, and the names of the maps.
+
+use crate::Addr;
+
+/// The version of every layout in this crate; pins live under `<bpffs>/portolan/v<LAYOUT>/`.
+pub const LAYOUT: u32 = 1;
+
+/// How many Service ranges the programs know: `SERVICE_CIDRS` has this many slots.
+pub const SERVICE_CIDR_SLOTS: u32 = 16;
+
+/// What all programs read first; the only element of the `SETTINGS` array.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Settings {
+    /// `SO_NETNS_COOKIE` of the node's own network namespace.
+    pub node_netns: u64,
+    /// How many leading slots of `SERVICE_CIDRS` may be in use.
+    pub service_cidrs: u32,
+    /// The lowest nodePort of any Service, host order; above `node_port_max` when there is none.
+    pub node_port_min: u16,
+    /// The highest nodePort of any Service, host order.
+    pub node_port_max: u16,
+}
+
+const _: () = assert!(size_of::<Settings>() == 16);
+
+/// A range of Service addresses; an element of the `SERVICE_CIDRS` array.
+///
+/// The kernel copies an array element without a lock, so that a reader may see half of a change. Hence a slot in use
+/// is first written with `flags = 0`, which readers skip, and then with its new content.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct ServiceCidr {
+    /// The first address of the range.
+    pub addr: Addr,
+    /// The netmask, on all sixteen bytes.
+    pub mask: Addr,
+    /// [`ServiceCidr::IN_USE`], [`ServiceCidr::ALLOCATED`].
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<ServiceCidr>() == 36);
+
+impl ServiceCidr {
+    /// A slot that holds nothing.
+    pub const EMPTY: Self = Self { addr: Addr::ANY_V6, mask: Addr::ANY_V6, flags: 0 };
+    /// The slot holds a range in which cluster IPs may be.
+    pub const IN_USE: u32 = 1;
+    /// The range is a ServiceCIDR: an address in it that no Service has is unreachable. Without this flag the range
+    /// only says where to look for cluster IPs outside of all ServiceCIDRs.
+    pub const ALLOCATED: u32 = 2;
+
+    /// Whether `addr` is in the range.
+    #[inline(always)]
+    pub const fn contains(&self, addr: Addr) -> bool {
+        let (a, m, n) = (addr.words(), self.mask.words(), self.addr.words());
+        ((a[0] & m[0]) ^ n[0]) | ((a[1] & m[1]) ^ n[1]) | ((a[2] & m[2]) ^ n[2]) | ((a[3] & m[3]) ^ n[3]) == 0
+    }
+}
+
+/// The names of the maps, which are also the names of their pins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum MapName {
+    /// Hash: [`FrontendKey`](crate::FrontendKey) → [`Frontend`](crate::Frontend).
+    Frontends,
+    /// Array: index → [`Backend`](crate::Backend).
+    Backends,
+    /// Hash: [`Addr`] of a node → `u32` flags (0).
+    NodeAddrs,
+    /// Array of [`SERVICE_CIDR_SLOTS`] × [`ServiceCidr`].
+    ServiceCidrs,
+    /// Array of one [`Settings`].
+    Settings,
+    /// LRU hash: [`AffinityKey`](crate::AffinityKey) → [`Affinity`](crate::Affinity).
+    Affinity,
+    /// LRU hash: socket cookie (`u64`) → [`Peer`](crate::Peer).
+    TcpPeers,
+    /// Socket storage: [`UdpPeers`](crate::UdpPeers).
+    UdpPeers,
+    /// Hash, read by people only: service id (`u32`) → [`ServiceInfo`](crate::ServiceInfo).
+    Services,
+    /// Per-CPU array: [`Outcome`](crate::Outcome) → `u64`.
+    Counters,
+    /// Per-CPU array: service id → [`ServiceCounters`](crate::ServiceCounters).
+    ServiceCounters,
+    /// Hash: pod [`Addr`] → [`PodEntry`](crate::PodEntry). The IPAM ledger.
+    Pods,
+    /// LRU hash: pod [`Addr`] → [`Release`](crate::Release).
+    Releases,
+    /// Hash, read by people and garbage collection: [`Owner`](crate::Owner) → [`Attachment`](crate::Attachment).
+    Attachments,
+}
+
+impl MapName {
+    /// The name in the object file and in the directory of pins.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Frontends => "FRONTENDS",
+            Self::Backends => "BACKENDS",
+            Self::NodeAddrs => "NODE_ADDRS",
+            Self::ServiceCidrs => "SERVICE_CIDRS",
+            Self::Settings => "SETTINGS",
+            Self::Affinity => "AFFINITY",
+            Self::TcpPeers => "TCP_PEERS",
+            Self::UdpPeers => "UDP_PEERS",
+            Self::Services => "SERVICES",
+            Self::Counters => "COUNTERS",
+            Self::ServiceCounters => "SERVICE_COUNTERS",
+            Self::Pods => "PODS",
+            Self::Releases => "RELEASES",
+            Self::Attachments => "ATTACHMENTS",
+        }
+    }
+}
+
+crate::plain!(Settings, ServiceCidr);

@@ -1,0 +1,232 @@
+//! Services: frontends, backends, affinity, and what sockets remember.
+
+use crate::{Addr, Port, Proto};
+
+/// What a program may connect to; the key of `FRONTENDS`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Debug, Hash))]
+pub struct FrontendKey {
+    /// The address; [`Addr::ANY_V4`] or [`Addr::ANY_V6`] for a nodePort.
+    pub addr: Addr,
+    /// The port; [`Port::ANY`] for a whole address.
+    pub port: Port,
+    /// The protocol; [`Proto::ANY`] for a whole address.
+    pub proto: Proto,
+    #[doc(hidden)]
+    pub pad: u8,
+}
+
+const _: () = assert!(size_of::<FrontendKey>() == 20);
+
+impl FrontendKey {
+    /// The key of one port of an address.
+    #[inline(always)]
+    pub const fn new(addr: Addr, port: Port, proto: Proto) -> Self {
+        Self { addr, port, proto, pad: 0 }
+    }
+
+    /// The key that exists for every cluster IP beside its ports: a connect to a port that has no key of its own is
+    /// refused when this one is there.
+    #[inline(always)]
+    pub const fn address(addr: Addr) -> Self {
+        Self::new(addr, Port::ANY, Proto::ANY)
+    }
+}
+
+/// A contiguous block of `BACKENDS`, sorted by address and port.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Set {
+    /// Index of the first backend.
+    pub base: u32,
+    /// How many there are; 0: none, and `base` means nothing.
+    pub count: u32,
+}
+
+/// The whole answer for a frontend, replaced in one write; the value of `FRONTENDS`.
+///
+/// Policies, topology and termination are decided before this is written: `inside` is the answer for a client on this
+/// node (a pod or the node itself), `outside` for a packet that arrives from elsewhere.
+#[repr(C)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Frontend {
+    /// The backends for clients on this node.
+    pub inside: Set,
+    /// The backends for packets from outside.
+    pub outside: Set,
+    /// The id of the Service port: key of `SERVICES`, index of `SERVICE_COUNTERS`; 0 for a whole address.
+    pub service: u32,
+    /// How long ClientIP affinity lasts, in seconds; 0: no affinity.
+    pub affinity_seconds: u32,
+    /// [`FrontendFlags`].
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<Frontend>() == 28);
+
+/// The bits of [`Frontend::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct FrontendFlags;
+
+impl FrontendFlags {
+    /// `inside` is empty because there is no endpoint anywhere: refuse. Without it, an empty `inside` is unreachable.
+    pub const REFUSE_INSIDE: u32 = 1;
+    /// The same for `outside`.
+    pub const REFUSE_OUTSIDE: u32 = 1 << 1;
+    /// `loadBalancerSourceRanges` does not cover the pods of this node.
+    pub const DENY_PODS: u32 = 1 << 2;
+    /// `loadBalancerSourceRanges` does not cover this node.
+    pub const DENY_NODE: u32 = 1 << 3;
+    /// The key is a whole cluster IP; see [`FrontendKey::address`].
+    pub const ADDRESS: u32 = 1 << 4;
+    /// What the frontend is, for people: a cluster IP.
+    pub const CLUSTER_IP: u32 = 1 << 8;
+    /// A nodePort.
+    pub const NODE_PORT: u32 = 1 << 9;
+    /// An address of `externalIPs`.
+    pub const EXTERNAL_IP: u32 = 1 << 10;
+    /// An address of `status.loadBalancer`.
+    pub const LOAD_BALANCER: u32 = 1 << 11;
+}
+
+/// An endpoint of a Service; an element of the `BACKENDS` array.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Debug, Hash))]
+pub struct Backend {
+    /// The address.
+    pub addr: Addr,
+    /// The port.
+    pub port: Port,
+    /// Bits of [`Backend::LOCAL`].
+    pub flags: u16,
+}
+
+const _: () = assert!(size_of::<Backend>() == 20);
+
+impl Backend {
+    /// The endpoint is on this node.
+    pub const LOCAL: u16 = 1;
+}
+
+/// Who sticks to a backend; the key of `AFFINITY`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct AffinityKey {
+    /// `SO_NETNS_COOKIE` of the client's network namespace, which for a pod is the pod.
+    pub netns: u64,
+    /// The id of the Service port.
+    pub service: u32,
+    /// 4 or 6: the families of a Service have different backends.
+    pub family: u32,
+}
+
+const _: () = assert!(size_of::<AffinityKey>() == 16);
+
+/// The backend that a client sticks to; the value of `AFFINITY`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Affinity {
+    /// When it was last used: nanoseconds of `CLOCK_BOOTTIME`.
+    pub used_at: u64,
+    /// The backend's address.
+    pub addr: Addr,
+    /// The backend's port.
+    pub port: Port,
+    #[doc(hidden)]
+    pub pad: [u8; 6],
+}
+
+const _: () = assert!(size_of::<Affinity>() == 32);
+
+/// What a TCP socket asked for and what it got; the value of `TCP_PEERS`, for getpeername(2).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Peer {
+    /// The address that the program connected to.
+    pub asked_addr: Addr,
+    /// The backend that it reached.
+    pub given_addr: Addr,
+    /// The port that the program connected to.
+    pub asked_port: Port,
+    /// The backend's port.
+    pub given_port: Port,
+    #[doc(hidden)]
+    pub pad: [u8; 4],
+}
+
+const _: () = assert!(size_of::<Peer>() == 40);
+
+/// How many UDP frontends one socket can talk to at once.
+pub const UDP_PEERS: usize = 16;
+
+/// A conversation of a UDP socket with a Service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct UdpPeer {
+    /// The address that the program sends to.
+    pub asked_addr: Addr,
+    /// The backend that gets it.
+    pub given_addr: Addr,
+    /// The port that the program sends to; [`Port::ANY`]: the entry is free.
+    pub asked_port: Port,
+    /// The backend's port.
+    pub given_port: Port,
+}
+
+const _: () = assert!(size_of::<UdpPeer>() == 36);
+
+/// The conversations of a UDP socket with Services; the value of `UDP_PEERS`. Ends with the socket.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct UdpPeers {
+    /// The entries; those in use come first.
+    pub peers: [UdpPeer; UDP_PEERS],
+    /// The entry that is overwritten next when all are in use.
+    pub next: u32,
+}
+
+const _: () = assert!(size_of::<UdpPeers>() == UDP_PEERS * 36 + 4);
+
+/// What a service id stands for; the value of `SERVICES`. Names are padded with zeros (each is a DNS label of at
+/// most 63 characters by the API's validation).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct ServiceInfo {
+    /// `metadata.namespace`.
+    pub namespace: [u8; 64],
+    /// `metadata.name`.
+    pub name: [u8; 64],
+    /// `spec.ports[].name`, empty when there is none.
+    pub port_name: [u8; 64],
+    /// `spec.ports[].port`.
+    pub port: Port,
+    /// `spec.ports[].protocol`.
+    pub proto: Proto,
+    #[doc(hidden)]
+    pub pad: u8,
+}
+
+const _: () = assert!(size_of::<ServiceInfo>() == 196);
+
+crate::plain!(
+    FrontendKey,
+    Set,
+    Frontend,
+    Backend,
+    AffinityKey,
+    Affinity,
+    Peer,
+    UdpPeer,
+    UdpPeers,
+    ServiceInfo
+);

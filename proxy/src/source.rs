@@ -1,0 +1,32 @@
+//! Where objects come from. A source is a task that sends [`Notice`]s and never decides anything.
+
+use portolan_core::event::Event;
+use tokio::sync::mpsc;
+
+pub mod dir;
+pub mod kube;
+pub mod parse;
+
+/// What a source tells the run loop.
+#[derive(Debug)]
+pub enum Notice {
+    /// Objects changed.
+    Event(Event),
+    /// An object or a file was refused; what was known of it before stays.
+    Rejected {
+        /// The object (`Service shop/cart`) or file and line (`web.yaml:12`).
+        what: String,
+        /// What is wrong and what was expected.
+        why: String,
+    },
+    /// What was refused before is in order now, or gone.
+    Accepted {
+        /// The same text as in [`Notice::Rejected`].
+        what: String,
+    },
+    /// The connection to the source: `None` works, `Some` says what fails.
+    Health(Option<String>),
+}
+
+/// How a source sends; it stops when the other side is gone.
+pub type Notices = mpsc::Sender<Notice>;
