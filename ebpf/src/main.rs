@@ -1,6 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
+//! Portolan's eBPF programs: entry points only. Each turns one outcome into one verdict; the deciding is in the modules.
 #![no_std]
 #![no_main]
+
+mod backend;
+mod counters;
+mod decide;
+mod peer;
+mod service;
+mod sock_addr;
+
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+
+use crate::sock_addr::{Family, SockAddr};
+
+/// connect(2) on an IPv4 socket.
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    decide::connect(&SockAddr::new(&ctx, Family::V4)).verdict()
+}
+
+/// connect(2) on an IPv6 socket, IPv4-mapped destinations included.
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    decide::connect(&SockAddr::new(&ctx, Family::V6)).verdict()
+}
+
+/// sendto(2) and its kin on an unconnected UDP socket: IPv4, and IPv4-mapped on an IPv6 socket.
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    decide::sendmsg(&SockAddr::new(&ctx, Family::V4)).verdict()
+}
+
+/// The same for IPv6.
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    decide::sendmsg(&SockAddr::new(&ctx, Family::V6)).verdict()
+}
+
+/// recvfrom(2) and its kin on a UDP socket, before the source address is given to the program.
+#[cgroup_sock_addr(recvmsg4)]
+fn recvmsg4(ctx: SockAddrContext) -> i32 {
+    peer::restore_udp(&SockAddr::new(&ctx, Family::V4));
+    sock_addr::PROCEED
+}
+
+/// The same for IPv6 sockets, IPv4-mapped sources included.
+#[cgroup_sock_addr(recvmsg6)]
+fn recvmsg6(ctx: SockAddrContext) -> i32 {
+    peer::restore_udp(&SockAddr::new(&ctx, Family::V6));
+    sock_addr::PROCEED
+}
+
+/// getpeername(2) on an IPv4 socket.
+#[cgroup_sock_addr(getpeername4)]
+fn getpeername4(ctx: SockAddrContext) -> i32 {
+    peer::restore(&SockAddr::new(&ctx, Family::V4));
+    sock_addr::PROCEED
+}
+
+/// getpeername(2) on an IPv6 socket.
+#[cgroup_sock_addr(getpeername6)]
+fn getpeername6(ctx: SockAddrContext) -> i32 {
+    peer::restore(&SockAddr::new(&ctx, Family::V6));
+    sock_addr::PROCEED
+}
+
+/// The programs are GPL-compatible: the kernel lets only such ones call some of the helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
+
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
+    // SAFETY: the programs contain no panic: the verifier would refuse a path that leads here.
+    unsafe { core::hint::unreachable_unchecked() }
 }

@@ -1,0 +1,91 @@
+//! Backends: who serves a connection.
+
+use core::cmp::Ordering;
+
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, LruHashMap};
+use portolan_abi::{Addr, Affinity, AffinityKey, Backend, Frontend, Port, Set};
+
+/// The daemon sets the sizes of this and the following map.
+#[map]
+static BACKENDS: Array<Backend> = Array::with_max_entries(1, 0);
+
+#[map]
+static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(65536, 0);
+
+const NANOS: u64 = 1_000_000_000;
+/// Halvings that any set ends within: 2^32 backends.
+const SEARCH_STEPS: u32 = 32;
+
+/// Chooses a backend of a set that is not empty, uniformly at random, unless the client sticks to one.
+#[inline(always)]
+pub(crate) fn choose(frontend: &Frontend, set: Set, addr: Addr, netns: impl Fn() -> u64) -> Option<Backend> {
+    if frontend.affinity_seconds == 0 {
+        return random(set);
+    }
+    let family = if addr.is_v4() { 4 } else { 6 };
+    sticky(frontend, set, &AffinityKey { netns: netns(), service: frontend.service, family })
+}
+
+/// Whether the set has the backend. Sets are sorted, so that this takes a few steps even in a large one.
+#[inline(always)]
+pub(crate) fn contains(set: Set, addr: Addr, port: Port) -> bool {
+    let wanted = order(addr, port);
+    let (mut low, mut high) = (0, set.count);
+    for _ in 0..SEARCH_STEPS {
+        if low >= high {
+            break;
+        }
+        let middle = low + (high - low) / 2;
+        let Some(backend) = BACKENDS.get(set.base + middle) else { return false };
+        match order(backend.addr, backend.port).cmp(&wanted) {
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return true,
+            Ordering::Greater => high = middle,
+        }
+    }
+    false
+}
+
+/// The backend that the client had last, while it is in the set and the time is not over; otherwise a random one,
+/// which it then keeps. Each use starts the time anew, as kube-proxy has it.
+#[inline(always)]
+fn sticky(frontend: &Frontend, set: Set, key: &AffinityKey) -> Option<Backend> {
+    // SAFETY: the helper takes nothing.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if let Some(entry) = AFFINITY.get_ptr_mut(key) {
+        // SAFETY: the element lives until the program ends. Another CPU may change it at the same time: then this
+        // client opens two connections at once, and a mixture of two backends is not in the set.
+        let last = unsafe { *entry };
+        let fresh = now.wrapping_sub(last.used_at) < u64::from(frontend.affinity_seconds) * NANOS;
+        if fresh && contains(set, last.addr, last.port) {
+            // SAFETY: as above.
+            unsafe { (*entry).used_at = now };
+            return Some(Backend { addr: last.addr, port: last.port, flags: 0 });
+        }
+    }
+    let backend = random(set)?;
+    let entry = Affinity { used_at: now, addr: backend.addr, port: backend.port, pad: [0; 6] };
+    // A full LRU gives up its oldest entry; a failure costs the client its stickiness, not its connection.
+    let _ = AFFINITY.insert(key, entry, 0);
+    Some(backend)
+}
+
+#[inline(always)]
+fn random(set: Set) -> Option<Backend> {
+    // SAFETY: the helper takes nothing.
+    let r = unsafe { bpf_get_prandom_u32() };
+    // Scales the number to the range without a division (Lemire, "Fast Random Integer Generation in an Interval").
+    let index = (u64::from(r) * u64::from(set.count)) >> 32;
+    BACKENDS.get(set.base + index as u32).copied()
+}
+
+/// The sort order of sets: address, then port, as big-endian numbers.
+#[inline(always)]
+fn order(addr: Addr, port: Port) -> (u64, u64, u16) {
+    let w = addr.words();
+    let high = (u64::from(u32::from_be(w[0])) << 32) | u64::from(u32::from_be(w[1]));
+    let low = (u64::from(u32::from_be(w[2])) << 32) | u64::from(u32::from_be(w[3]));
+    (high, low, port.get())
+}

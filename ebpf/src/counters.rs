@@ -1,0 +1,36 @@
+//! What became of traffic to Services. Traffic that is not ours is not counted.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use portolan_abi::{Outcome, ServiceCounters};
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::ALL.len() as u32, 0);
+
+/// One element per service id; the daemon sets the size.
+#[map]
+static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> = PerCpuArray::with_max_entries(1, 0);
+
+/// Counts an outcome that concerns no particular Service.
+#[inline(always)]
+pub(crate) fn count(outcome: Outcome) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(outcome as u32) {
+        // SAFETY: the element is this CPU's, and a program is not interrupted by another one of its kind.
+        unsafe { *counter += 1 }
+    }
+}
+
+/// Counts an outcome for a Service port.
+#[inline(always)]
+pub(crate) fn count_service(service: u32, outcome: Outcome) {
+    count(outcome);
+    if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(service) {
+        // SAFETY: as in `count`.
+        unsafe {
+            match outcome {
+                Outcome::Translated => (*counters).translated += 1,
+                _ => (*counters).refused += 1,
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What becomes of a connect or sendmsg: the order of the questions, in one place.
+
+use aya_ebpf::helpers::generated::bpf_set_retval;
+use portolan_abi::{Addr, Backend, Frontend, FrontendFlags, FrontendKey, Outcome, Port, Proto};
+
+use crate::service::{self, Lookup};
+use crate::sock_addr::{DENY, PROCEED, SockAddr};
+use crate::{backend, counters, peer};
+
+const ECONNREFUSED: i32 = 111;
+const EHOSTUNREACH: i32 = 113;
+
+/// What a hook has decided.
+pub(crate) enum Decision {
+    /// The destination is no Service.
+    NotOurs,
+    /// The address was replaced by a backend's.
+    Translated,
+    /// The call fails at once.
+    Refused(Outcome),
+}
+
+impl Decision {
+    /// What the hook returns; sets the error that the program sees.
+    #[inline(always)]
+    pub(crate) fn verdict(self) -> i32 {
+        let Self::Refused(outcome) = self else { return PROCEED };
+        let errno = match outcome {
+            Outcome::NoEndpoints | Outcome::UnknownPort => ECONNREFUSED,
+            _ => EHOSTUNREACH,
+        };
+        // SAFETY: the helper takes an errno, negated (kernel 5.18: "bpf: Add bpf_{set,get}_retval").
+        unsafe { bpf_set_retval(-errno) };
+        DENY
+    }
+}
+
+/// A new connection, or a datagram socket that is given a fixed destination.
+#[inline(always)]
+pub(crate) fn connect(socket: &SockAddr<'_>) -> Decision {
+    let Some(proto) = socket.proto() else { return Decision::NotOurs };
+    let asked = (socket.addr(), socket.port());
+    // getaddrinfo(3) connects UDP sockets to port 0 to learn which source address the kernel would choose.
+    if asked.1 == Port::ANY {
+        return Decision::NotOurs;
+    }
+    match answer(socket, asked, proto) {
+        Err(decision) => decision,
+        Ok(frontend) => match backend::choose(&frontend, frontend.inside, asked.0, || socket.netns()) {
+            None => refuse(&frontend, Outcome::BrokenSet),
+            Some(given) => {
+                if proto == Proto::UDP {
+                    peer::remember_udp(socket, asked, &given);
+                } else {
+                    peer::remember_stream(socket, asked, &given);
+                }
+                translate(socket, &frontend, &given)
+            }
+        },
+    }
+}
+
+/// A datagram of an unconnected UDP socket. It goes where the last one to the same Service went while that backend
+/// serves, because the datagrams of one conversation belong together.
+#[inline(always)]
+pub(crate) fn sendmsg(socket: &SockAddr<'_>) -> Decision {
+    let asked = (socket.addr(), socket.port());
+    let frontend = match answer(socket, asked, Proto::UDP) {
+        Err(decision) => return decision,
+        Ok(frontend) => frontend,
+    };
+    if let Some((addr, port)) = peer::udp_backend(socket, asked)
+        && backend::contains(frontend.inside, addr, port)
+    {
+        socket.set(addr, port);
+        return Decision::Translated;
+    }
+    match backend::choose(&frontend, frontend.inside, asked.0, || socket.netns()) {
+        None => refuse(&frontend, Outcome::BrokenSet),
+        Some(given) => {
+            peer::remember_udp(socket, asked, &given);
+            translate(socket, &frontend, &given)
+        }
+    }
+}
+
+/// The frontend that serves the destination, with at least one backend for this client.
+#[inline(always)]
+fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Frontend, Decision> {
+    let key = FrontendKey::new(asked.0, asked.1, proto);
+    let frontend = match service::lookup(&key, || socket.netns()) {
+        Lookup::NotOurs => return Err(Decision::NotOurs),
+        Lookup::Refused(outcome) => {
+            counters::count(outcome);
+            return Err(Decision::Refused(outcome));
+        }
+        Lookup::Frontend(frontend) => frontend,
+    };
+    if frontend.flags & (FrontendFlags::DENY_PODS | FrontendFlags::DENY_NODE) != 0 && denied(socket, &frontend) {
+        return Err(refuse(&frontend, Outcome::SourceDenied));
+    }
+    if frontend.inside.count == 0 {
+        let everywhere = frontend.flags & FrontendFlags::REFUSE_INSIDE != 0;
+        return Err(refuse(&frontend, if everywhere { Outcome::NoEndpoints } else { Outcome::NoLocalEndpoints }));
+    }
+    Ok(frontend)
+}
+
+#[inline(always)]
+fn denied(socket: &SockAddr<'_>, frontend: &Frontend) -> bool {
+    let denied =
+        if service::is_node_netns(socket.netns()) { FrontendFlags::DENY_NODE } else { FrontendFlags::DENY_PODS };
+    frontend.flags & denied != 0
+}
+
+#[inline(always)]
+fn translate(socket: &SockAddr<'_>, frontend: &Frontend, given: &Backend) -> Decision {
+    socket.set(given.addr, given.port);
+    counters::count_service(frontend.service, Outcome::Translated);
+    Decision::Translated
+}
+
+#[inline(always)]
+fn refuse(frontend: &Frontend, outcome: Outcome) -> Decision {
+    counters::count_service(frontend.service, outcome);
+    Decision::Refused(outcome)
+}

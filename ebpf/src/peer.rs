@@ -1,0 +1,117 @@
+//! What sockets remember of the Services that they talk to: the way back from a backend to the address that the
+//! program knows.
+
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::LruHashMap;
+use portolan_abi::{Addr, Backend, Outcome, Peer, Port, UDP_PEERS as SLOTS, UdpPeer, UdpPeers};
+
+use crate::counters::count;
+use crate::sock_addr::SockAddr;
+
+/// For getpeername(2), which few programs call: an LRU by socket cookie costs a connection half of what socket
+/// storage does, and an entry that was evicted only shows the backend instead of the Service.
+#[map]
+static TCP_PEERS: LruHashMap<u64, Peer> = LruHashMap::with_max_entries(65536, 0);
+
+/// UDP replies would be dropped by programs if their source were wrong: exact, and gone with the socket.
+#[btf_map]
+static UDP_PEERS: SkStorage<UdpPeers> = SkStorage::new();
+
+/// Remembers a connection of a stream socket.
+#[inline(always)]
+pub(crate) fn remember_stream(socket: &SockAddr<'_>, asked: (Addr, Port), given: &Backend) {
+    let peer = Peer {
+        asked_addr: asked.0,
+        given_addr: given.addr,
+        asked_port: asked.1,
+        given_port: given.port,
+        pad: [0; 4],
+    };
+    let _ = TCP_PEERS.insert(socket.cookie(), peer, 0);
+}
+
+/// The backend that gets what the socket sends to `asked`, from an earlier datagram.
+#[inline(always)]
+pub(crate) fn udp_backend(socket: &SockAddr<'_>, asked: (Addr, Port)) -> Option<(Addr, Port)> {
+    let peers = peers(socket)?;
+    find(peers, |peer| peer.asked_port == asked.1 && same(peer.asked_addr, asked.0))
+        .map(|peer| (peer.given_addr, peer.given_port))
+}
+
+/// Remembers who gets what the socket sends to `asked`.
+#[inline(always)]
+pub(crate) fn remember_udp(socket: &SockAddr<'_>, asked: (Addr, Port), given: &Backend) {
+    // SAFETY: the context is the program's own; a new entry is zeroed by the kernel.
+    let peers = unsafe { UDP_PEERS.get_or_insert_ptr_mut(socket.context(), None) };
+    // SAFETY: a non-null value lives until the program ends; its fields are plain integers that another CPU may write
+    // when two threads send on one socket.
+    let Some(peers) = (unsafe { peers.as_mut() }) else { return };
+    let entry = UdpPeer { asked_addr: asked.0, given_addr: given.addr, asked_port: asked.1, given_port: given.port };
+    for peer in &mut peers.peers {
+        if peer.asked_port == Port::ANY || (peer.asked_port == asked.1 && same(peer.asked_addr, asked.0)) {
+            *peer = entry;
+            return;
+        }
+    }
+    let slot = peers.next as usize % SLOTS;
+    peers.next = peers.next.wrapping_add(1);
+    if let Some(peer) = peers.peers.get_mut(slot) {
+        *peer = entry;
+    }
+    count(Outcome::UdpPeerForgotten);
+}
+
+/// Gives a datagram that came from a backend the source that the program sent to.
+#[inline(always)]
+pub(crate) fn restore_udp(socket: &SockAddr<'_>) {
+    let (addr, port) = (socket.addr(), socket.port());
+    if let Some(peers) = peers(socket)
+        && let Some(peer) = find(peers, |peer| peer.given_port == port && same(peer.given_addr, addr))
+    {
+        socket.set(peer.asked_addr, peer.asked_port);
+        count(Outcome::ReplyRestored);
+    }
+}
+
+/// Gives getpeername(2) the address that the program connected to.
+#[inline(always)]
+pub(crate) fn restore(socket: &SockAddr<'_>) {
+    if !socket.is_stream() {
+        return restore_udp(socket);
+    }
+    // SAFETY: the element lives until the program ends, and an LRU may only replace it by another socket's, which the
+    // comparison below then refuses.
+    if let Some(peer) = unsafe { TCP_PEERS.get(socket.cookie()) }
+        && peer.given_port == socket.port()
+        && same(peer.given_addr, socket.addr())
+    {
+        socket.set(peer.asked_addr, peer.asked_port);
+    }
+}
+
+#[inline(always)]
+fn peers<'a>(socket: &SockAddr<'a>) -> Option<&'a UdpPeers> {
+    // SAFETY: the context is the program's own; a non-null value lives until the program ends.
+    unsafe { UDP_PEERS.get_ptr_mut(socket.context()).as_ref() }
+}
+
+/// The first entry in use that the predicate accepts.
+#[inline(always)]
+fn find(peers: &UdpPeers, accept: impl Fn(&UdpPeer) -> bool) -> Option<&UdpPeer> {
+    for peer in &peers.peers {
+        if peer.asked_port == Port::ANY {
+            break;
+        }
+        if accept(peer) {
+            return Some(peer);
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn same(a: Addr, b: Addr) -> bool {
+    let (a, b) = (a.words(), b.words());
+    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
+}
