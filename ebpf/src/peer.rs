@@ -35,7 +35,7 @@ pub(crate) fn remember_stream(socket: &SockAddr<'_>, asked: (Addr, Port), given:
 #[inline(always)]
 pub(crate) fn udp_backend(socket: &SockAddr<'_>, asked: (Addr, Port)) -> Option<(Addr, Port)> {
     let peers = peers(socket)?;
-    find(peers, |peer| peer.asked_port == asked.1 && same(peer.asked_addr, asked.0))
+    find(peers, |peer| peer.asked_port == asked.1 && peer.asked_addr.same(asked.0))
         .map(|peer| (peer.given_addr, peer.given_port))
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn remember_udp(socket: &SockAddr<'_>, asked: (Addr, Port), given: &B
     let Some(peers) = (unsafe { peers.as_mut() }) else { return };
     let entry = UdpPeer { asked_addr: asked.0, given_addr: given.addr, asked_port: asked.1, given_port: given.port };
     for peer in &mut peers.peers {
-        if peer.asked_port == Port::ANY || (peer.asked_port == asked.1 && same(peer.asked_addr, asked.0)) {
+        if peer.asked_port == Port::ANY || (peer.asked_port == asked.1 && peer.asked_addr.same(asked.0)) {
             *peer = entry;
             return;
         }
@@ -67,7 +67,7 @@ pub(crate) fn remember_udp(socket: &SockAddr<'_>, asked: (Addr, Port), given: &B
 pub(crate) fn restore_udp(socket: &SockAddr<'_>) {
     let (addr, port) = (socket.addr(), socket.port());
     if let Some(peers) = peers(socket)
-        && let Some(peer) = find(peers, |peer| peer.given_port == port && same(peer.given_addr, addr))
+        && let Some(peer) = find(peers, |peer| peer.given_port == port && peer.given_addr.same(addr))
     {
         socket.set(peer.asked_addr, peer.asked_port);
         count(Outcome::ReplyRestored);
@@ -84,7 +84,7 @@ pub(crate) fn restore(socket: &SockAddr<'_>) {
     // comparison below then refuses.
     if let Some(peer) = unsafe { TCP_PEERS.get(socket.cookie()) }
         && peer.given_port == socket.port()
-        && same(peer.given_addr, socket.addr())
+        && peer.given_addr.same(socket.addr())
     {
         socket.set(peer.asked_addr, peer.asked_port);
     }
@@ -108,10 +108,4 @@ fn find(peers: &UdpPeers, accept: impl Fn(&UdpPeer) -> bool) -> Option<&UdpPeer>
         }
     }
     None
-}
-
-#[inline(always)]
-fn same(a: Addr, b: Addr) -> bool {
-    let (a, b) = (a.words(), b.words());
-    (a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3]) == 0
 }

@@ -50,7 +50,7 @@ impl<'a> SockAddr<'a> {
         // SAFETY: the kernel hands a valid context to the program, and the verifier checks each access.
         unsafe {
             match self.family {
-                Family::V4 => Addr::from_words([0, 0, u32::to_be(0xffff), (*self.raw()).user_ip4]),
+                Family::V4 => Addr::from_v4_word((*self.raw()).user_ip4),
                 Family::V6 => Addr::from_words([
                     (*self.raw()).user_ip6[0],
                     (*self.raw()).user_ip6[1],

@@ -4,75 +4,105 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 /// An IP address: 16 bytes, big-endian; IPv4 is stored IPv4-mapped.
-#[repr(C, align(4))]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+///
+/// It is kept as four words in memory order, because programs move words and not bytes.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Hash))]
-pub struct Addr([u8; 16]);
+pub struct Addr([u32; 4]);
 
 const _: () = assert!(size_of::<Addr>() == 16);
 
+/// The third word of an IPv4-mapped address.
+const MAPPED: u32 = u32::to_be(0xffff);
+
 impl Addr {
     /// `::`, which in a [`FrontendKey`](crate::FrontendKey) means "every IPv6 node address".
-    pub const ANY_V6: Self = Self([0; 16]);
+    pub const ANY_V6: Self = Self([0; 4]);
     /// `::ffff:0.0.0.0`, which in a [`FrontendKey`](crate::FrontendKey) means "every IPv4 node address".
-    pub const ANY_V4: Self = Self::from_v4([0; 4]);
+    pub const ANY_V4: Self = Self([0, 0, MAPPED, 0]);
 
     /// An address of its four IPv4 bytes.
     #[inline(always)]
     pub const fn from_v4(b: [u8; 4]) -> Self {
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
+        Self([0, 0, MAPPED, u32::from_ne_bytes(b)])
+    }
+
+    /// An address of its four IPv4 bytes as they stand in memory, which is how the kernel's `user_ip4` holds them.
+    #[inline(always)]
+    pub const fn from_v4_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
     }
 
     /// An address of its sixteen bytes; `::ffff:a.b.c.d` is IPv4.
     #[inline(always)]
     pub const fn from_v6(b: [u8; 16]) -> Self {
-        Self(b)
+        Self([
+            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
+            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
+            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
+        ])
     }
 
     /// The sixteen bytes.
     #[inline(always)]
     pub const fn octets(self) -> [u8; 16] {
-        self.0
+        let w = self.0;
+        let (a, b, c, d) = (w[0].to_ne_bytes(), w[1].to_ne_bytes(), w[2].to_ne_bytes(), w[3].to_ne_bytes());
+        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
     }
 
     /// The four 32-bit words as they stand in memory, which is how the kernel's `user_ip6` holds them.
     #[inline(always)]
     pub const fn words(self) -> [u32; 4] {
-        let b = self.0;
-        [
-            u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
-            u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
-            u32::from_ne_bytes([b[8], b[9], b[10], b[11]]),
-            u32::from_ne_bytes([b[12], b[13], b[14], b[15]]),
-        ]
+        self.0
     }
 
     /// The reverse of [`Addr::words`].
     #[inline(always)]
-    pub const fn from_words(w: [u32; 4]) -> Self {
-        let (a, b, c, d) = (w[0].to_ne_bytes(), w[1].to_ne_bytes(), w[2].to_ne_bytes(), w[3].to_ne_bytes());
-        Self([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]])
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
     }
 
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(self) -> bool {
-        let w = self.words();
-        w[0] == 0 && w[1] == 0 && w[2] == u32::from_ne_bytes([0, 0, 0xff, 0xff])
+        (self.0[0] | self.0[1] | (self.0[2] ^ MAPPED)) == 0
     }
 
     /// Whether this is `127.0.0.0/8` or `::1`.
     #[inline(always)]
     pub const fn is_loopback(self) -> bool {
-        let w = self.words();
-        (self.is_v4() && self.0[12] == 127)
-            || (w[0] == 0 && w[1] == 0 && w[2] == 0 && w[3] == u32::from_ne_bytes([0, 0, 0, 1]))
+        if self.is_v4() {
+            return u32::from_be(self.0[3]) >> 24 == 127;
+        }
+        (self.0[0] | self.0[1] | self.0[2] | (self.0[3] ^ u32::to_be(1))) == 0
     }
 
     /// The wildcard of this address's family.
     #[inline(always)]
     pub const fn any(self) -> Self {
         if self.is_v4() { Self::ANY_V4 } else { Self::ANY_V6 }
+    }
+
+    /// Equality as a program computes it: without a call.
+    #[inline(always)]
+    pub const fn same(self, other: Self) -> bool {
+        ((self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]) | (self.0[2] ^ other.0[2]) | (self.0[3] ^ other.0[3]))
+            == 0
+    }
+}
+
+impl Ord for Addr {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.octets().cmp(&other.octets())
+    }
+}
+
+impl PartialOrd for Addr {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -89,7 +119,7 @@ impl From<IpAddr> for Addr {
 #[cfg(feature = "user")]
 impl From<Addr> for IpAddr {
     fn from(addr: Addr) -> Self {
-        Ipv6Addr::from(addr.0).to_canonical()
+        Ipv6Addr::from(addr.octets()).to_canonical()
     }
 }
 
@@ -107,38 +137,50 @@ impl std::fmt::Display for Addr {
     }
 }
 
-/// A port, big-endian.
+/// A port, big-endian in memory.
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Hash))]
-pub struct Port([u8; 2]);
+pub struct Port(u16);
 
 impl Port {
     /// Port 0, which in a [`FrontendKey`](crate::FrontendKey) means "any port that no Service has".
-    pub const ANY: Self = Self([0; 2]);
+    pub const ANY: Self = Self(0);
 
     /// From a number in host order.
     #[inline(always)]
     pub const fn new(port: u16) -> Self {
-        Self(port.to_be_bytes())
+        Self(port.to_be())
     }
 
     /// The number in host order.
     #[inline(always)]
     pub const fn get(self) -> u16 {
-        u16::from_be_bytes(self.0)
+        u16::from_be(self.0)
     }
 
-    /// As the kernel's `user_port` holds it: the two bytes in memory order, in the low half of a word.
+    /// The two bytes in memory order, which is how the kernel's `user_port` holds them in the low half of a word.
     #[inline(always)]
     pub const fn raw(self) -> u16 {
-        u16::from_ne_bytes(self.0)
+        self.0
     }
 
     /// The reverse of [`Port::raw`].
     #[inline(always)]
     pub const fn from_raw(raw: u16) -> Self {
-        Self(raw.to_ne_bytes())
+        Self(raw)
+    }
+}
+
+impl Ord for Port {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.get().cmp(&other.get())
+    }
+}
+
+impl PartialOrd for Port {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 

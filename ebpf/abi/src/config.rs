@@ -5,6 +5,10 @@ use crate::Addr;
 /// The version of every layout in this crate; pins live under `<bpffs>/portolan/v<LAYOUT>/`.
 pub const LAYOUT: u32 = 1;
 
+/// The protocol number (`rtm_protocol`) of every route that Portolan adds, on nodes and in pods: it deletes no other.
+/// Not among the numbers that `linux/rtnetlink.h` and iproute2's `rt_protos` give to others; shown as `proto 112`.
+pub const ROUTE_PROTOCOL: u8 = 112;
+
 /// How many Service ranges the programs know: `SERVICE_CIDRS` has this many slots.
 pub const SERVICE_CIDR_SLOTS: u32 = 16;
 

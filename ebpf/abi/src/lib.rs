@@ -29,7 +29,7 @@ mod pod;
 mod service;
 
 pub use addr::{Addr, Port, Proto};
-pub use config::{LAYOUT, MapName, SERVICE_CIDR_SLOTS, ServiceCidr, Settings};
+pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCidr, Settings};
 pub use outcome::{Outcome, ServiceCounters};
 pub use pod::{Attachment, Owner, PodEntry, PodState, Release};
 pub use service::{
