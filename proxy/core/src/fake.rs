@@ -1,0 +1,136 @@
+//! A kernel in memory, which holds the writer to its promises.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use portolan_abi::{Frontend, FrontendKey, ServiceCidr, Set};
+
+use crate::state::{Limits, Observed, Op};
+
+/// A write that a kernel would not take, or that would break what is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// A kernel in memory: takes writes, and can be read.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// All backends ever written, also those that nothing points to any more.
+    state: Observed,
+    limits: Limits,
+    /// How many sets of frontends point to each block.
+    sets: BTreeMap<Set, usize>,
+    /// How many frontends carry each id.
+    carriers: BTreeMap<u32, usize>,
+}
+
+impl Kernel {
+    /// A kernel with empty maps of these sizes.
+    pub fn new(limits: Limits) -> Self {
+        Self { state: Observed::default(), limits, sets: BTreeMap::new(), carriers: BTreeMap::new() }
+    }
+
+    /// What a daemon reads at its start.
+    pub fn observed(&self) -> Observed {
+        let used: BTreeSet<u32> = self.sets.keys().flat_map(|set| set.base..set.base + set.count).collect();
+        let mut observed = self.state.clone();
+        observed.backends.retain(|index, _| used.contains(index));
+        observed
+    }
+
+    /// Takes a write.
+    ///
+    /// # Errors
+    /// A [`Violation`] when the write does not fit, changes backends that a frontend uses, points to backends that are
+    /// not there, carries an id without a name, or removes what something uses or what is not there.
+    pub fn apply(&mut self, op: &Op) -> Result<(), Violation> {
+        match op {
+            Op::PutService(id, info) => {
+                check(*id != 0 && *id < self.limits.services, || format!("service id {id} does not fit"))?;
+                self.state.services.insert(*id, **info);
+            }
+            Op::PutBackends(base, backends) => {
+                let end = u32::try_from(backends.len()).ok().and_then(|count| base.checked_add(count));
+                let end = end.filter(|end| *end <= self.limits.backends);
+                let end = end.ok_or_else(|| Violation(format!("backends at {base} do not fit")))?;
+                let below = self.sets.keys().rev().find(|set| set.base < end);
+                let clear = below.is_none_or(|set| set.base + set.count <= *base);
+                check(clear, || format!("backends {base}..{end} are in use: {below:?}"))?;
+                self.state.backends.extend((*base..).zip(backends.iter().copied()));
+            }
+            Op::PutFrontend(key, frontend) => self.put_frontend(*key, frontend)?,
+            Op::DeleteFrontend(key) => {
+                let before = self.state.frontends.remove(key);
+                let before = before.ok_or_else(|| Violation(format!("no frontend {key:?}")))?;
+                self.count(&before, false);
+            }
+            Op::DeleteService(id) => {
+                check(!self.carriers.contains_key(id), || format!("a frontend carries service id {id}"))?;
+                self.state.services.remove(id);
+            }
+            Op::PutNodeAddr(addr) => {
+                self.state.node_addrs.insert(*addr);
+                let fits = self.state.node_addrs.len() <= self.limits.node_addrs as usize;
+                check(fits, || format!("node address {addr} does not fit"))?;
+            }
+            Op::DeleteNodeAddr(addr) => {
+                check(self.state.node_addrs.remove(addr), || format!("no node address {addr}"))?;
+            }
+            Op::PutServiceCidr(slot, cidr) => {
+                check(*slot < portolan_abi::SERVICE_CIDR_SLOTS, || format!("no slot {slot}"))?;
+                if *cidr == ServiceCidr::EMPTY {
+                    self.state.service_cidrs.remove(slot);
+                } else {
+                    self.state.service_cidrs.insert(*slot, *cidr);
+                }
+            }
+            Op::PutSettings(settings) => self.state.settings = *settings,
+            Op::PutRoute(cidr, target) => drop(self.state.routes.insert(*cidr, *target)),
+            Op::DeleteRoute(cidr) => {
+                check(self.state.routes.remove(cidr).is_some(), || format!("no route to {cidr}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_frontend(&mut self, key: FrontendKey, frontend: &Frontend) -> Result<(), Violation> {
+        for set in [frontend.inside, frontend.outside] {
+            let whole = (0..set.count).all(|index| self.state.backends.contains_key(&(set.base + index)));
+            check(whole, || format!("{key:?} points to backends that are not there: {set:?}"))?;
+        }
+        let named = frontend.service == 0 || self.state.services.contains_key(&frontend.service);
+        check(named, || format!("{key:?} carries service id {} without a name", frontend.service))?;
+        self.count(frontend, true);
+        if let Some(before) = self.state.frontends.insert(key, *frontend) {
+            self.count(&before, false);
+        }
+        let fits = self.state.frontends.len() <= self.limits.frontends as usize;
+        check(fits, || format!("{key:?} does not fit"))
+    }
+
+    fn count(&mut self, frontend: &Frontend, more: bool) {
+        for set in [frontend.inside, frontend.outside].into_iter().filter(|set| set.count > 0) {
+            count(&mut self.sets, set, more);
+        }
+        count(&mut self.carriers, frontend.service, more);
+    }
+}
+
+fn count<K: Ord + Copy>(counts: &mut BTreeMap<K, usize>, key: K, more: bool) {
+    let uses = counts.entry(key).or_default();
+    *uses = if more { *uses + 1 } else { *uses - 1 };
+    if *uses == 0 {
+        counts.remove(&key);
+    }
+}
+
+fn check(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation(otherwise())) }
+}

@@ -1,0 +1,95 @@
+//! Ranges of cluster IPs, and the slots that hold them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use portolan_abi::{SERVICE_CIDR_SLOTS, ServiceCidr};
+
+use crate::address::{self, Family, Prefix};
+use crate::model::Model;
+use crate::state::Problem;
+
+const SLOTS: usize = SERVICE_CIDR_SLOTS as usize;
+
+/// The content of `SERVICE_CIDRS`.
+pub(crate) type Slots = [ServiceCidr; SLOTS];
+
+/// The ranges of all ServiceCIDR objects, and those that are refused.
+pub(crate) fn allocated(model: &Model) -> (BTreeSet<Prefix>, Vec<Problem>) {
+    let mut ranges = BTreeSet::new();
+    let mut problems = Vec::new();
+    for object in model.service_cidrs() {
+        for cidr in &object.cidrs {
+            match address::special_net(*cidr) {
+                None => drop(ranges.insert(Prefix::of(*cidr))),
+                Some(why) => problems.push(Problem {
+                    subject: format!("ServiceCIDR {}", object.name),
+                    reason: "ServiceCidrRefused",
+                    message: format!(
+                        "spec.cidrs has {cidr}, which holds addresses that are {why}: refusing what no Service has \
+                         there would cut nodes off; it is ignored, use another range"
+                    ),
+                }),
+            }
+        }
+    }
+    (ranges, problems)
+}
+
+/// The smallest range per family that holds these cluster IPs, which are in no allocated range: so that their unknown
+/// ports are found and refused.
+pub(crate) fn extra(outliers: &BTreeSet<IpAddr>) -> Vec<Prefix> {
+    let of_family = |family| {
+        let mut addrs = outliers.iter().copied().filter(move |addr| Family::of(*addr) == family);
+        let first = addrs.next()?;
+        Some(Prefix::common(first, addrs.next_back().unwrap_or(first)))
+    };
+    Family::ALL.into_iter().filter_map(of_family).collect()
+}
+
+/// Which slot holds which range; the number that did not fit. What has a slot keeps it. Programs take the first range
+/// that matches, hence the extra ones come after all allocated ones.
+pub(crate) fn assign(current: &Slots, allocated: &BTreeSet<Prefix>, extra: &[Prefix]) -> (Slots, usize) {
+    let mut slots = [ServiceCidr::EMPTY; SLOTS];
+    let wanted = allocated.iter().map(|range| entry(*range, ServiceCidr::IN_USE | ServiceCidr::ALLOCATED));
+    let mut missing = place(&mut slots, current, 0, wanted);
+    let first = slots.iter().rposition(|slot| *slot != ServiceCidr::EMPTY).map_or(0, |last| last + 1);
+    missing += place(&mut slots, current, first, extra.iter().map(|range| entry(*range, ServiceCidr::IN_USE)));
+    (slots, missing)
+}
+
+/// Some ranges have no slot.
+pub(crate) fn full(missing: usize) -> Problem {
+    Problem {
+        subject: "ServiceCIDRs".into(),
+        reason: "ServiceCidrsFull",
+        message: format!(
+            "{missing} ranges are too many (limit {SLOTS}): their Services work, but what no Service has there is not \
+             refused; merge ranges"
+        ),
+    }
+}
+
+fn entry(range: Prefix, flags: u32) -> ServiceCidr {
+    ServiceCidr { addr: range.addr(), mask: range.mask(), flags }
+}
+
+/// Places entries from the slot `first` on.
+fn place(slots: &mut Slots, current: &Slots, first: usize, wanted: impl Iterator<Item = ServiceCidr>) -> usize {
+    let kept = |entry: &ServiceCidr| (first..SLOTS).find(|slot| current[*slot] == *entry);
+    let (stay, come): (Vec<_>, Vec<_>) = wanted.partition(|entry| kept(entry).is_some());
+    for entry in stay {
+        slots[kept(&entry).expect("these have a slot")] = entry;
+    }
+    let mut missing = 0;
+    for entry in come {
+        match (first..SLOTS).find(|slot| slots[*slot] == ServiceCidr::EMPTY) {
+            Some(slot) => slots[slot] = entry,
+            None => missing += 1,
+        }
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests;

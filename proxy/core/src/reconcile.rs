@@ -1,0 +1,90 @@
+//! From what the objects ask for and what the kernel holds to what is to be written.
+
+mod capacity;
+mod mirror;
+mod services;
+mod surroundings;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use crate::diff::Batch;
+use crate::model::Model;
+use crate::state::{Limits, Observed, Op, Problem, RouteTarget};
+use services::Services;
+use surroundings::Surroundings;
+
+/// What the reconciler has to know of the machine, beside what the kernel holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `SO_NETNS_COOKIE` of the node's own network namespace.
+    pub node_netns: u64,
+    /// The addresses of the API server: no external and no load balancer IP may take them over.
+    pub reserved: BTreeSet<IpAddr>,
+    /// Whether the routes to other nodes' pods are ours to keep.
+    pub manage_routes: bool,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// The writes, in order.
+    pub ops: Vec<Op>,
+    /// When to call again even if no object changes, on the clock of `now_ms`: something was refused for want of
+    /// room, and room is about to become free. `now_ms` itself: as soon as the writes are done.
+    pub retry_at_ms: Option<u64>,
+}
+
+/// Decides what is written. Remembers what the kernel holds, so that a step costs what changed.
+///
+/// The caller applies all [`Step::ops`] before the next step, or, when that fails, reads the kernel again and calls
+/// [`Reconciler::reset`].
+#[derive(Debug)]
+pub struct Reconciler {
+    services: Services,
+    surroundings: Surroundings,
+    /// Everything is to be compared: the kernel was just read.
+    everything: bool,
+}
+
+impl Reconciler {
+    /// A reconciler for a kernel in this state.
+    pub fn new(observed: Observed, limits: Limits, facts: Facts) -> Self {
+        let services = Services::new(&observed, limits, facts.reserved.clone());
+        Self { services, surroundings: Surroundings::new(observed, limits, facts), everything: true }
+    }
+
+    /// Forgets what the kernel was believed to hold: this is what it holds.
+    pub fn reset(&mut self, observed: Observed) {
+        self.services.reset(&observed);
+        self.surroundings.reset(observed);
+        self.everything = true;
+    }
+
+    /// Somebody has changed routes: these are there.
+    pub fn routes_changed(&mut self, observed: BTreeMap<IpNetwork, RouteTarget>) {
+        self.surroundings.routes_changed(observed);
+    }
+
+    /// What to write, at `now_ms`: milliseconds of a clock that never goes back. Before the model is complete:
+    /// nothing, because what it does not have yet would be taken for deleted.
+    pub fn step(&mut self, model: &mut Model, now_ms: u64) -> Step {
+        if !model.synced() {
+            return Step::default();
+        }
+        let dirty = model.take_dirty();
+        let everything = std::mem::take(&mut self.everything);
+        let mut batch = Batch::default();
+        self.services.step(model, &dirty, everything, now_ms, &mut batch);
+        self.surroundings.step(model, &dirty, everything, self.services.mirror(), &mut batch);
+        let retry_at_ms = [self.services.retry_at_ms(now_ms), self.surroundings.retry_at_ms(now_ms)];
+        Step { ops: batch.into_ops(), retry_at_ms: retry_at_ms.into_iter().flatten().min() }
+    }
+
+    /// What could not be done as the objects ask, as of the last step.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.services.problems().chain(self.surroundings.problems())
+    }
+}

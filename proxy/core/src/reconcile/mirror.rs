@@ -1,0 +1,240 @@
+//! What the kernel holds of Services, and how a Service is changed in it: wholly or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use portolan_abi::{Frontend, FrontendKey, Proto, Set};
+
+use super::capacity::Full;
+use crate::blocks::Blocks;
+use crate::diff::Batch;
+use crate::ids::Ids;
+use crate::names;
+use crate::object::{ObjectName, Service};
+use crate::plan::{Backends, Wanted};
+use crate::state::{Limits, Observed};
+
+/// A frontend in the kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct Programmed {
+    pub(crate) frontend: Frontend,
+    /// The Service that put it there; `None`: unknown, or given up.
+    pub(crate) owner: Option<Arc<ObjectName>>,
+}
+
+/// A Service port with an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PortId {
+    pub(crate) port: u16,
+    pub(crate) proto: Proto,
+    /// The port's name.
+    pub(crate) name: Box<str>,
+    pub(crate) id: u32,
+}
+
+/// The kernel's frontends, backends and ids of Service ports.
+#[derive(Debug)]
+pub(crate) struct Mirror {
+    pub(crate) frontends: BTreeMap<FrontendKey, Programmed>,
+    blocks: Blocks,
+    ids: Ids,
+    limits: Limits,
+}
+
+/// What a Service needs to be as it is wanted; everything in it is taken.
+#[derive(Debug, Default)]
+struct Change {
+    ports: Vec<PortId>,
+    new_ids: Vec<u32>,
+    sets: Vec<Set>,
+    new_blocks: Vec<(u32, Backends)>,
+    frontends: Vec<(FrontendKey, Frontend)>,
+}
+
+impl Mirror {
+    /// A mirror of a kernel in this state; `before`: what was in use or in quarantine before it was read again.
+    pub(crate) fn adopt(observed: &Observed, limits: Limits, before: Option<&Self>) -> Self {
+        let (touched, next) = before.map_or((0, 0), |mirror| (mirror.blocks.touched(), mirror.ids.next()));
+        let carried = observed.frontends.values().map(|frontend| frontend.service);
+        let used: BTreeSet<u32> = observed.services.keys().copied().chain(carried).filter(|id| *id != 0).collect();
+        let programmed = |(key, frontend): (&FrontendKey, &Frontend)| {
+            (*key, Programmed { frontend: *frontend, owner: None })
+        };
+        Self {
+            frontends: observed.frontends.iter().map(programmed).collect(),
+            blocks: Blocks::adopt(limits.backends, observed, touched),
+            ids: Ids::new(limits.services, &used, next),
+            limits,
+        }
+    }
+
+    /// Makes a Service as it is wanted; returns the ids of its ports. `ports`: the ids that it has.
+    pub(crate) fn put(
+        &mut self,
+        owner: &Arc<ObjectName>,
+        service: &Service,
+        wanted: &[Wanted],
+        ports: &[PortId],
+        batch: &mut Batch,
+    ) -> Result<Box<[PortId]>, Full> {
+        let mut change = Change::default();
+        if let Err(full) = self.prepare(&mut change, service, wanted, ports) {
+            self.abandon(&change);
+            return Err(full);
+        }
+        Ok(self.commit(owner, service, change, ports, batch))
+    }
+
+    fn prepare(
+        &mut self,
+        change: &mut Change,
+        service: &Service,
+        wanted: &[Wanted],
+        ports: &[PortId],
+    ) -> Result<(), Full> {
+        let new = wanted.iter().filter(|wanted| !self.frontends.contains_key(&wanted.key)).count();
+        if new > 0 && self.frontends.len() + new > self.limits.frontends as usize {
+            return Err(Full::Frontends);
+        }
+        for index in wanted.iter().filter_map(|wanted| wanted.port).collect::<BTreeSet<_>>() {
+            self.identify(change, service, index, ports)?;
+        }
+        for wanted in wanted {
+            let (port, proto) = wanted.port.map_or((0, Proto::ANY), |index| number(service, index));
+            let id = change.ports.iter().find(|other| (other.port, other.proto) == (port, proto)).map_or(0, |p| p.id);
+            let frontend = Frontend {
+                inside: self.take(change, &wanted.inside)?,
+                outside: self.take(change, &wanted.outside)?,
+                service: id,
+                affinity_seconds: wanted.affinity_seconds,
+                flags: wanted.flags,
+            };
+            change.frontends.push((wanted.key, frontend));
+        }
+        Ok(())
+    }
+
+    /// Takes a block of backends.
+    fn take(&mut self, change: &mut Change, content: &Backends) -> Result<Set, Full> {
+        let taken = self.blocks.take(content).ok_or(Full::Backends)?;
+        change.sets.push(taken.set);
+        if taken.new {
+            change.new_blocks.push((taken.set.base, Arc::clone(content)));
+        }
+        Ok(taken.set)
+    }
+
+    /// Finds or takes the id of a port.
+    fn identify(
+        &mut self,
+        change: &mut Change,
+        service: &Service,
+        index: usize,
+        ports: &[PortId],
+    ) -> Result<(), Full> {
+        let (port, proto) = number(service, index);
+        let known = ports.iter().find(|known| (known.port, known.proto) == (port, proto)).map(|known| known.id);
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let id = self.ids.allocate().ok_or(Full::Services)?;
+                change.new_ids.push(id);
+                id
+            }
+        };
+        change.ports.push(PortId { port, proto, name: service.ports[index].name.clone(), id });
+        Ok(())
+    }
+
+    fn abandon(&mut self, change: &Change) {
+        change.sets.iter().for_each(|set| self.blocks.abandon(*set));
+        change.new_ids.iter().for_each(|id| self.ids.abandon(*id));
+    }
+
+    fn commit(
+        &mut self,
+        owner: &Arc<ObjectName>,
+        service: &Service,
+        change: Change,
+        ports: &[PortId],
+        batch: &mut Batch,
+    ) -> Box<[PortId]> {
+        for port in change.ports.iter().filter(|port| !ports.contains(port)) {
+            let named = service.ports.iter().find(|other| (other.port, other.proto) == (port.port, port.proto));
+            let named = named.expect("ids are taken for ports of the Service");
+            batch.services.push((port.id, Box::new(names::service_info(&service.name, named))));
+        }
+        batch.backends.extend(change.new_blocks.into_iter().map(|(base, content)| (base, content.to_vec())));
+        for (key, frontend) in change.frontends {
+            let programmed = Programmed { frontend, owner: Some(Arc::clone(owner)) };
+            let before = self.frontends.insert(key, programmed);
+            if before.as_ref().is_none_or(|before| before.frontend != frontend) {
+                batch.frontends.push((key, frontend));
+            }
+            if let Some(before) = before {
+                self.release_sets(&before.frontend);
+            }
+        }
+        change.ports.into()
+    }
+
+    /// Removes a frontend.
+    pub(crate) fn delete(&mut self, key: FrontendKey, batch: &mut Batch) {
+        if let Some(programmed) = self.frontends.remove(&key) {
+            self.release_sets(&programmed.frontend);
+            batch.gone_frontends.push(key);
+        }
+    }
+
+    /// Forgets an id that no frontend carries any more.
+    pub(crate) fn delete_id(&mut self, id: u32, batch: &mut Batch) {
+        self.ids.release(id);
+        batch.gone_services.push(id);
+    }
+
+    fn release_sets(&mut self, frontend: &Frontend) {
+        self.blocks.release(frontend.inside);
+        self.blocks.release(frontend.outside);
+    }
+
+    /// The backends that a frontend of a Service has now, inside and outside.
+    pub(crate) fn backends(&self, key: FrontendKey, owner: &ObjectName) -> (Option<&Backends>, Option<&Backends>) {
+        let owned = |programmed: &&Programmed| programmed.owner.as_deref() == Some(owner);
+        self.frontends.get(&key).filter(owned).map_or((None, None), |Programmed { frontend, .. }| {
+            (self.blocks.content(frontend.inside), self.blocks.content(frontend.outside))
+        })
+    }
+
+    /// Says whose a frontend is that was found in the kernel.
+    pub(crate) fn attribute(&mut self, key: FrontendKey, owner: &Arc<ObjectName>) {
+        if let Some(programmed) = self.frontends.get_mut(&key) {
+            programmed.owner = Some(Arc::clone(owner));
+        }
+    }
+
+    /// A Service does not want a frontend any more, unless another has it already: it goes into `given_up`.
+    pub(crate) fn give_up(&mut self, key: FrontendKey, owner: &ObjectName, given_up: &mut Vec<FrontendKey>) {
+        if let Some(programmed) = self.frontends.get_mut(&key)
+            && programmed.owner.as_deref() == Some(owner)
+        {
+            programmed.owner = None;
+            given_up.push(key);
+        }
+    }
+
+    /// Ends the quarantine of what has been in it long enough; says whether there was something.
+    pub(crate) fn turn(&mut self, now_ms: u64) -> bool {
+        let blocks = self.blocks.turn(now_ms);
+        self.ids.turn(now_ms) || blocks
+    }
+
+    /// When a turn may bring something.
+    pub(crate) fn next_turn(&self, now_ms: u64) -> Option<u64> {
+        [self.blocks.next_turn(now_ms), self.ids.next_turn(now_ms)].into_iter().flatten().min()
+    }
+}
+
+fn number(service: &Service, index: usize) -> (u16, Proto) {
+    let port = &service.ports[index];
+    (port.port, port.proto)
+}

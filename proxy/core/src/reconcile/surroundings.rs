@@ -1,0 +1,229 @@
+//! What the programs and the kernel know beside the Services: node addresses, Service ranges, settings, routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use portolan_abi::{Addr, FrontendKey, Port, Proto, ServiceCidr, Settings};
+
+use super::Facts;
+use super::capacity::Full;
+use super::mirror::Mirror;
+use crate::address::{self, Family, Prefix};
+use crate::diff::Batch;
+use crate::model::{Dirty, Model};
+use crate::plan::ranges::{self, Slots};
+use crate::routes;
+use crate::state::{Limits, Observed, Problem, RouteTarget};
+
+/// What the kernel holds of it, and what it is made from.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    facts: Facts,
+    limits: Limits,
+    node_addrs: BTreeSet<Addr>,
+    slots: Slots,
+    settings: Settings,
+    routes: BTreeMap<IpNetwork, RouteTarget>,
+    /// The ranges of the ServiceCIDR objects.
+    allocated: BTreeSet<Prefix>,
+    /// Cluster IPs in none of them.
+    outliers: BTreeSet<IpAddr>,
+    /// Node addresses were refused, and others removed by the last step: there may be room.
+    room_for_nodes: bool,
+    routes_changed: bool,
+    node_problems: Vec<Problem>,
+    range_problems: Vec<Problem>,
+    route_problems: Vec<Problem>,
+}
+
+impl Surroundings {
+    pub(crate) fn new(observed: Observed, limits: Limits, facts: Facts) -> Self {
+        let mut surroundings = Self {
+            facts,
+            limits,
+            node_addrs: BTreeSet::new(),
+            slots: [ServiceCidr::EMPTY; _],
+            settings: Settings::default(),
+            routes: BTreeMap::new(),
+            allocated: BTreeSet::new(),
+            outliers: BTreeSet::new(),
+            room_for_nodes: false,
+            routes_changed: false,
+            node_problems: Vec::new(),
+            range_problems: Vec::new(),
+            route_problems: Vec::new(),
+        };
+        surroundings.reset(observed);
+        surroundings
+    }
+
+    pub(crate) fn reset(&mut self, observed: Observed) {
+        self.node_addrs = observed.node_addrs;
+        self.slots = [ServiceCidr::EMPTY; _];
+        for (slot, cidr) in observed.service_cidrs {
+            if let Some(place) = self.slots.get_mut(slot as usize) {
+                *place = cidr;
+            }
+        }
+        self.settings = observed.settings;
+        self.routes = observed.routes;
+    }
+
+    pub(crate) fn routes_changed(&mut self, observed: BTreeMap<IpNetwork, RouteTarget>) {
+        self.routes = observed;
+        self.routes_changed = true;
+    }
+
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.node_problems.iter().chain(&self.range_problems).chain(&self.route_problems)
+    }
+
+    /// See [`Step::retry_at_ms`](super::Step::retry_at_ms).
+    pub(crate) fn retry_at_ms(&self, now_ms: u64) -> Option<u64> {
+        self.room_for_nodes.then_some(now_ms)
+    }
+
+    /// Comes after the Services, whose writes are in the batch already.
+    pub(crate) fn step(
+        &mut self,
+        model: &Model,
+        dirty: &Dirty,
+        everything: bool,
+        mirror: &Mirror,
+        batch: &mut Batch,
+    ) {
+        let nodes = everything || dirty.nodes;
+        if nodes || self.room_for_nodes {
+            self.node_addrs(model, batch);
+        }
+        if everything || dirty.service_cidrs {
+            (self.allocated, self.range_problems) = ranges::allocated(model);
+            self.outliers.clear();
+            mirror.frontends.keys().for_each(|key| self.cluster_ip(*key, true));
+            self.service_cidrs(batch);
+        } else if self.cluster_ips(batch) {
+            self.service_cidrs(batch);
+        }
+        self.settings(mirror, batch);
+        if self.facts.manage_routes && (nodes || self.routes_changed) {
+            self.routes(model, batch);
+        }
+        self.routes_changed = false;
+    }
+
+    fn node_addrs(&mut self, model: &Model, batch: &mut Batch) {
+        self.node_problems.clear();
+        let mut wanted = BTreeSet::new();
+        for node in model.nodes() {
+            for addr in node.internal_ips.iter().chain(&node.external_ips) {
+                match address::special(*addr) {
+                    None => drop(wanted.insert(Addr::from(*addr))),
+                    Some(why) => self.node_problems.push(Problem {
+                        subject: format!("Node {}", node.name),
+                        reason: "AddressRefused",
+                        message: format!("status.addresses has {addr}, which is {why}: no nodePort is served there"),
+                    }),
+                }
+            }
+        }
+        let room = (self.limits.node_addrs as usize).saturating_sub(self.node_addrs.len());
+        let new: Vec<Addr> = wanted.difference(&self.node_addrs).copied().collect();
+        let gone: Vec<Addr> = self.node_addrs.difference(&wanted).copied().collect();
+        self.room_for_nodes = new.len() > room && !gone.is_empty();
+        for addr in new.iter().skip(room) {
+            let problem = Full::NodeAddrs.problem(format!("Node address {addr}"), self.limits.node_addrs);
+            self.node_problems.push(problem);
+        }
+        batch.node_addrs.extend(new.into_iter().take(room));
+        self.node_addrs.retain(|addr| wanted.contains(addr));
+        self.node_addrs.extend(&batch.node_addrs);
+        batch.gone_node_addrs = gone;
+    }
+
+    /// Looks for cluster IPs that came or went; says whether there are any.
+    fn cluster_ips(&mut self, batch: &Batch) -> bool {
+        let before = self.outliers.clone();
+        batch.frontends.iter().for_each(|(key, _)| self.cluster_ip(*key, true));
+        batch.gone_frontends.iter().for_each(|key| self.cluster_ip(*key, false));
+        before != self.outliers
+    }
+
+    /// Takes note of a frontend if it is a whole address.
+    fn cluster_ip(&mut self, key: FrontendKey, there: bool) {
+        let addr = IpAddr::from(key.addr);
+        if key != FrontendKey::address(key.addr) || self.allocated.iter().any(|range| range.contains(addr)) {
+            return;
+        }
+        if there {
+            self.outliers.insert(addr);
+        } else {
+            self.outliers.remove(&addr);
+        }
+    }
+
+    fn service_cidrs(&mut self, batch: &mut Batch) {
+        let extra = ranges::extra(&self.outliers);
+        let (slots, missing) = ranges::assign(&self.slots, &self.allocated, &extra);
+        self.range_problems.retain(|problem| problem.reason != "ServiceCidrsFull");
+        if missing > 0 {
+            self.range_problems.push(ranges::full(missing));
+        }
+        for ((slot, before), after) in (0..).zip(&self.slots).zip(&slots) {
+            if before != after {
+                batch.service_cidrs.push((slot, *after));
+            }
+        }
+        self.slots = slots;
+    }
+
+    fn settings(&mut self, mirror: &Mirror, batch: &mut Batch) {
+        let (node_port_min, node_port_max) = node_ports(mirror).unwrap_or((1, 0));
+        let used = self.slots.iter().rposition(|slot| *slot != ServiceCidr::EMPTY).map_or(0, |last| last + 1);
+        let service_cidrs = u32::try_from(used).expect("there are 16 slots");
+        let after = Settings { node_netns: self.facts.node_netns, service_cidrs, node_port_min, node_port_max };
+        let wide = widened(&self.settings, after);
+        batch.wide_settings = (wide != self.settings).then_some(wide);
+        batch.settings = (after != wide).then_some(after);
+        self.settings = after;
+    }
+
+    fn routes(&mut self, model: &Model, batch: &mut Batch) {
+        let (routes, problems) = routes::routes(model);
+        let new = routes.iter().filter(|(cidr, target)| self.routes.get(*cidr) != Some(*target));
+        batch.routes = new.map(|(cidr, target)| (*cidr, *target)).collect();
+        batch.gone_routes = self.routes.keys().filter(|cidr| !routes.contains_key(*cidr)).copied().collect();
+        (self.routes, self.route_problems) = (routes, problems);
+    }
+}
+
+/// The lowest and the highest nodePort; `None`: there is none.
+fn node_ports(mirror: &Mirror) -> Option<(u16, u16)> {
+    let of_family = |family: Family| {
+        let first = FrontendKey::address(family.any());
+        let last = FrontendKey::new(family.any(), Port::new(u16::MAX), Proto(u8::MAX));
+        let mut keys = mirror.frontends.range(first..=last).map(|(key, _)| key.port.get());
+        let lowest = keys.next()?;
+        Some((lowest, keys.next_back().unwrap_or(lowest)))
+    };
+    let [v4, v6] = Family::ALL.map(of_family);
+    match (v4, v6) {
+        (Some(v4), Some(v6)) => Some((v4.0.min(v6.0), v4.1.max(v6.1))),
+        (only, None) | (None, only) => only,
+    }
+}
+
+/// Settings with which both what is there and what will be works.
+fn widened(before: &Settings, after: Settings) -> Settings {
+    let ports = |settings: &Settings| {
+        let some = 0 < settings.node_port_min && settings.node_port_min <= settings.node_port_max;
+        some.then_some((settings.node_port_min, settings.node_port_max))
+    };
+    let (node_port_min, node_port_max) = match (ports(before), ports(&after)) {
+        (Some(before), Some(after)) => (before.0.min(after.0), before.1.max(after.1)),
+        (Some(only), None) | (None, Some(only)) => only,
+        (None, None) => (after.node_port_min, after.node_port_max),
+    };
+    let service_cidrs = before.service_cidrs.max(after.service_cidrs);
+    Settings { service_cidrs, node_port_min, node_port_max, ..after }
+}
