@@ -1,0 +1,76 @@
+//! The client: a fixed number of transactions, timed.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::socket::{setsockopt, sockopt};
+
+/// How long to wait for an answer before the measurement is a failure.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Does the work twice, the first time to warm up; returns the nanoseconds of one transaction of the second.
+///
+/// `crr`: connect, request, response, reset. `rr`: request and response on one connection. `udp-connected` and
+/// `udp-unconnected`: the same on one socket, with `connect` or with `sendto`.
+pub(crate) fn run(workload: &str, count: u32, address: SocketAddr) -> Result<f64> {
+    match workload {
+        "crr" => timed(count, || exchange(&mut connect(address)?)),
+        "rr" => {
+            let mut stream = connect(address)?;
+            timed(count, || exchange(&mut stream))
+        }
+        "udp-connected" => {
+            let socket = udp()?;
+            socket.connect(address).with_context(|| format!("cannot connect to {address}"))?;
+            timed(count, || {
+                socket.send(&[1])?;
+                ensure!(socket.recv(&mut [0])? == 1, "an empty answer");
+                Ok(())
+            })
+        }
+        "udp-unconnected" => {
+            let socket = udp()?;
+            timed(count, || {
+                socket.send_to(&[1], address)?;
+                let (length, from) = socket.recv_from(&mut [0])?;
+                ensure!(length == 1 && from == address, "{length} bytes from {from}, not 1 from {address}");
+                Ok(())
+            })
+        }
+        other => bail!("no such workload: {other}"),
+    }
+}
+
+fn timed(count: u32, mut transaction: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut pass = || -> Result<f64> {
+        let start = Instant::now();
+        for _ in 0..count {
+            transaction()?;
+        }
+        Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(count))
+    };
+    pass()?;
+    pass()
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // Closing sends a reset: no socket is left waiting, so that the thousandth connection costs what the first did.
+    setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
+    Ok(stream)
+}
+
+fn exchange(stream: &mut TcpStream) -> Result<()> {
+    stream.write_all(&[1])?;
+    stream.read_exact(&mut [0]).context("no answer")
+}
+
+fn udp() -> Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What runs inside the QEMU guest of `cargo xtask bench path`: the first process, and the server and the client that
+//! it starts. One static program, so that the guest needs no distribution.
+//!
+//! ```text
+//! portolan-guest ROUNDS SERVICE-ADDRESS     as process 1: prepare the machine, run the daemon, measure, power off
+//! portolan-guest in NETNS PROGRAM …         run a program in a network namespace
+//! portolan-guest serve NETNS tcp|udp        echo single bytes on port 7788
+//! portolan-guest ask NETNS CGROUP WORKLOAD COUNT ADDRESS     print nanoseconds per transaction
+//! portolan-guest watch ADDRESS COUNT        note when connections begin to succeed and to be refused (on any machine)
+//! ```
+//! QEMU advances this machine's clock by one nanosecond per instruction, so that time here is instructions.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is its result")]
+
+mod ask;
+mod boot;
+mod netns;
+mod plan;
+mod serve;
+mod watch;
+
+use anyhow::{Context as _, Result, bail};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if std::process::id() == 1 {
+        return boot::run(|| match arguments.as_slice() {
+            [rounds, service] => plan::run(rounds.parse()?, service),
+            other => bail!("expected ROUNDS and the address of a Service, not {other:?}"),
+        });
+    }
+    match arguments.as_slice() {
+        ["in", netns, program @ ..] => netns::exec(netns, program),
+        ["serve", netns, protocol] => serve::run(netns, protocol),
+        ["ask", netns, cgroup, workload, count, address] => {
+            netns::enter(netns)?;
+            join(cgroup)?;
+            let nanoseconds = ask::run(workload, count.parse()?, address.parse()?)?;
+            println!("{nanoseconds:.1}");
+            Ok(())
+        }
+        ["watch", address, count] => watch::run(address.parse()?, count.parse()?),
+        other => bail!("arguments not understood: {other:?}"),
+    }
+}
+
+/// Moves this process into a cgroup. Sockets belong to the one they were made in.
+fn join(cgroup: &str) -> Result<()> {
+    let path = format!("{cgroup}/cgroup.procs");
+    std::fs::write(&path, "0").with_context(|| format!("cannot join the cgroup through {path}"))
+}

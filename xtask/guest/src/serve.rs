@@ -1,0 +1,47 @@
+//! The server: echoes single bytes.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::netns;
+
+/// The port of the server, for both protocols.
+pub(crate) const PORT: u16 = 7788;
+
+/// Serves until it is killed; says `ready` once it listens.
+pub(crate) fn run(name: &str, protocol: &str) -> Result<()> {
+    netns::enter(name)?;
+    match protocol {
+        "tcp" => tcp(),
+        "udp" => udp(),
+        other => bail!("expected tcp or udp, not {other}"),
+    }
+}
+
+fn tcp() -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("cannot listen")?;
+    println!("ready");
+    loop {
+        let (mut stream, _) = listener.accept().context("cannot accept")?;
+        stream.set_nodelay(true)?;
+        let mut byte = [0];
+        // The client ends a connection by a reset, which is an error here and the expected end.
+        while stream.read_exact(&mut byte).is_ok() {
+            if stream.write_all(&byte).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn udp() -> Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).context("cannot bind")?;
+    println!("ready");
+    let mut byte = [0];
+    loop {
+        let (_, client) = socket.recv_from(&mut byte)?;
+        socket.send_to(&byte, client)?;
+    }
+}
