@@ -1,0 +1,92 @@
+//! The tasks beside the run loop. A panic in one is a restart of that one and a metric, not a daemon half dead.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::task::JoinSet;
+use tracing::{error, warn};
+
+use crate::config::{self, Config};
+use crate::metrics::Metrics;
+use crate::node::gc::Collector;
+use crate::source::{Notices, dir, kube};
+
+/// How long to wait before a task that ended is started again.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// The source of objects, ready to run.
+pub(super) enum Source {
+    Manifests(PathBuf, Notices),
+    Api(kube::Connection, Notices),
+}
+
+impl Source {
+    /// Prepares the source; fails when it can never work as configured.
+    pub(super) async fn new(config: &Config, notices: Notices) -> Result<Self> {
+        match &config.source {
+            config::Source::Manifests(dir) => Ok(Self::Manifests(dir.clone(), notices)),
+            config::Source::Api { kubeconfig, server } => {
+                let connection = kube::Connection::new(kubeconfig.as_deref(), server.as_deref())
+                    .await
+                    .context("preparing the connection to the API server")?;
+                if let Some(text) = connection.warning() {
+                    warn!("{text}");
+                }
+                Ok(Self::Api(connection, notices))
+            }
+        }
+    }
+
+    /// Addresses that no Service may take over.
+    pub(super) fn api_server_addresses(&self) -> BTreeSet<IpAddr> {
+        match self {
+            Self::Manifests(..) => BTreeSet::new(),
+            Self::Api(connection, _) => connection.addresses(),
+        }
+    }
+
+    fn run(&self) -> impl Future<Output = ()> + Send + use<> {
+        let run: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = match self {
+            Self::Manifests(dir, notices) => {
+                let (dir, notices) = (dir.clone(), notices.clone());
+                Box::pin(async move {
+                    if let Err(failure) = dir::run(dir, notices).await {
+                        error!("the manifests: {failure:#}");
+                    }
+                })
+            },
+            Self::Api(connection, notices) => Box::pin(kube::run(connection.client(), notices.clone())),
+        };
+        run
+    }
+}
+
+/// Starts the tasks; they end when the set is dropped.
+pub(super) fn spawn(source: Source, pods: Option<PathBuf>, metrics: Arc<Metrics>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(supervise("source", move || source.run(), Arc::clone(&metrics)));
+    if let Some(bpffs) = pods {
+        let collector = Arc::new(Collector::new(bpffs));
+        tasks.spawn(supervise("pods", move || Arc::clone(&collector).run(), metrics));
+    }
+    tasks
+}
+
+async fn supervise<F>(name: &'static str, start: impl Fn() -> F + Send, metrics: Arc<Metrics>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        match tokio::spawn(start()).await {
+            Err(failure) if failure.is_panic() => error!(task = name, "panicked; starting it again"),
+            _ => warn!(task = name, "ended; starting it again"),
+        }
+        metrics.task_restarted(name);
+        tokio::time::sleep(RESTART).await;
+    }
+}

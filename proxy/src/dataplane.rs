@@ -1,0 +1,138 @@
+//! The only part that holds file descriptors of the kernel's state. It does what [`Op`]s say and reads back what is
+//! there; it decides nothing.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use ipnetwork::IpNetwork;
+use portolan_abi::LAYOUT;
+use portolan_core::state::{Limits, Observed, Op};
+
+pub mod bpf;
+pub mod links;
+pub mod load;
+pub mod routes;
+mod sys;
+
+/// Where the pins of one node are: `<bpffs>/portolan/v<LAYOUT>/{maps,links}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins {
+    /// The mount point of bpffs, or a directory in it.
+    pub bpffs: PathBuf,
+}
+
+impl Pins {
+    /// The pins below `bpffs`.
+    pub fn new(bpffs: impl Into<PathBuf>) -> Self {
+        Self { bpffs: bpffs.into() }
+    }
+
+    /// The directory of everything of this layout.
+    pub fn root(&self) -> PathBuf {
+        self.bpffs.join("portolan").join(format!("v{LAYOUT}"))
+    }
+
+    /// The directory of the maps.
+    pub fn maps(&self) -> PathBuf {
+        self.root().join("maps")
+    }
+
+    /// The directory of the links that keep the programs attached.
+    pub fn links(&self) -> PathBuf {
+        self.root().join("links")
+    }
+}
+
+/// The kernel's state of this node: maps, programs and routes.
+pub struct Dataplane {
+    maps: bpf::Maps,
+    programs: load::Programs,
+    routes: Option<routes::Routes>,
+}
+
+impl Dataplane {
+    /// Loads the programs and opens or creates the maps; attaches nothing yet. `routes` is there when this node's
+    /// routes are ours to keep.
+    pub fn open(pins: &Pins, cgroup: &Path, limits: &Limits, routes: Option<routes::Routes>) -> Result<Self> {
+        let programs = load::Programs::load(pins, cgroup, limits)?;
+        let maps = bpf::Maps::open(&pins.maps())?;
+        Ok(Self { maps, programs, routes })
+    }
+
+    /// The cookie of this node's network namespace, by which programs tell the node from its pods.
+    pub fn node_netns() -> Result<u64> {
+        sys::netns_cookie().context("asking for the cookie of the network namespace (kernel 5.14 or newer)")
+    }
+
+    /// The routes, when they are ours to keep.
+    pub fn routes(&self) -> Option<&routes::Routes> {
+        self.routes.as_ref()
+    }
+
+    /// Pins again what somebody has unpinned; returns how many maps.
+    pub fn pin_again(&self) -> Result<usize> {
+        Ok(self.programs.pin_maps_again()? + usize::from(self.maps.pin_services_again()?))
+    }
+
+    /// How much fits into the maps as they are, which is less or more than configured when an earlier daemon created
+    /// them with other limits.
+    pub fn limits(&self) -> Result<Limits> {
+        self.maps.limits()
+    }
+
+    /// Attaches the programs, or replaces those of an earlier daemon in place; returns what it did.
+    pub fn attach(&mut self) -> Result<links::Attached> {
+        self.programs.attach()
+    }
+
+    /// Reads what the kernel holds.
+    pub async fn read(&self) -> Result<Observed> {
+        let mut observed = self.maps.read()?;
+        if let Some(routes) = &self.routes {
+            observed.routes = routes.read().await.context("reading the routes")?;
+        }
+        Ok(observed)
+    }
+
+    /// Applies the operations in order and stops at the first that the kernel refuses, except routes: a refused route
+    /// concerns one peer only, so that the others go on and the refusals are returned.
+    pub async fn apply(&mut self, ops: &[Op]) -> Result<Vec<RefusedRoute>> {
+        let mut refused = Vec::new();
+        for op in ops {
+            match (op, &self.routes) {
+                (Op::PutRoute(dst, target), Some(routes)) => match routes.put(*dst, *target).await {
+                    Err(error) if error.is_of_one_route() => {
+                        refused.push(RefusedRoute { dst: *dst, why: error.to_string() });
+                    }
+                    other => other.with_context(|| format!("adding the route to {dst}"))?,
+                },
+                (Op::DeleteRoute(dst), Some(routes)) => {
+                    routes.delete(*dst).await.with_context(|| format!("deleting the route to {dst}"))?;
+                }
+                (Op::PutRoute(..) | Op::DeleteRoute(_), None) => {}
+                (
+                    Op::PutService(..)
+                    | Op::PutBackends(..)
+                    | Op::PutFrontend(..)
+                    | Op::DeleteFrontend(_)
+                    | Op::DeleteService(_)
+                    | Op::PutNodeAddr(_)
+                    | Op::DeleteNodeAddr(_)
+                    | Op::PutServiceCidr(..)
+                    | Op::PutSettings(_),
+                    _,
+                ) => self.maps.apply(op)?,
+            }
+        }
+        Ok(refused)
+    }
+}
+
+/// A route that the kernel did not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedRoute {
+    /// Its destination.
+    pub dst: IpNetwork,
+    /// What the kernel said.
+    pub why: String,
+}

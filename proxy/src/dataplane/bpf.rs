@@ -1,0 +1,165 @@
+//! Typed handles of the pinned maps, for the daemon and for the tools that look at them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use aya::Pod;
+use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues};
+use aya::util::nr_cpus;
+use portolan_abi::{
+    Addr, Backend, Frontend, FrontendKey, MapName, SERVICE_CIDR_SLOTS, ServiceCidr, ServiceCounters, ServiceInfo, Set,
+    Settings,
+};
+use portolan_core::state::{Limits, Observed, Op};
+
+/// The maps of Services.
+pub struct Maps {
+    dir: PathBuf,
+    /// `FRONTENDS`.
+    pub frontends: HashMap<MapData, FrontendKey, Frontend>,
+    /// `BACKENDS`.
+    pub backends: Array<MapData, Backend>,
+    /// `NODE_ADDRS`.
+    pub node_addrs: HashMap<MapData, Addr, u32>,
+    /// `SERVICE_CIDRS`.
+    pub service_cidrs: Array<MapData, ServiceCidr>,
+    /// `SETTINGS`.
+    pub settings: Array<MapData, Settings>,
+    /// `SERVICES`.
+    pub services: HashMap<MapData, u32, ServiceInfo>,
+    /// `SERVICES` once more, since a typed map cannot be pinned without giving it away.
+    services_pin: MapData,
+    /// `COUNTERS`.
+    pub counters: PerCpuArray<MapData, u64>,
+    /// `SERVICE_COUNTERS`.
+    pub service_counters: PerCpuArray<MapData, ServiceCounters>,
+}
+
+impl Maps {
+    /// Opens the maps that are pinned in `dir`.
+    ///
+    /// # Errors
+    /// Names the pin that is missing or is of another type.
+    pub fn open(dir: &Path) -> Result<Self> {
+        Ok(Self {
+            dir: dir.to_owned(),
+            frontends: typed(dir, MapName::Frontends, Map::HashMap)?,
+            backends: typed(dir, MapName::Backends, Map::Array)?,
+            node_addrs: typed(dir, MapName::NodeAddrs, Map::HashMap)?,
+            service_cidrs: typed(dir, MapName::ServiceCidrs, Map::Array)?,
+            settings: typed(dir, MapName::Settings, Map::Array)?,
+            services: typed(dir, MapName::Services, Map::HashMap)?,
+            services_pin: MapData::from_pin(dir.join(MapName::Services.as_str())).context("opening SERVICES")?,
+            counters: typed(dir, MapName::Counters, Map::PerCpuArray)?,
+            service_counters: typed(dir, MapName::ServiceCounters, Map::PerCpuArray)?,
+        })
+    }
+
+    /// Pins `SERVICES`, which no program holds, if it has lost its pin.
+    pub fn pin_services_again(&self) -> Result<bool> {
+        let pin = self.dir.join(MapName::Services.as_str());
+        if pin.exists() {
+            return Ok(false);
+        }
+        self.services_pin.pin(&pin).with_context(|| format!("pinning {}", pin.display()))?;
+        Ok(true)
+    }
+
+    /// How much fits.
+    pub fn limits(&self) -> Result<Limits> {
+        let size = |name: MapName| -> Result<u32> {
+            let path = self.dir.join(name.as_str());
+            Ok(MapInfo::from_pin(&path).with_context(|| format!("looking at {}", path.display()))?.max_entries())
+        };
+        Ok(Limits {
+            frontends: size(MapName::Frontends)?,
+            backends: size(MapName::Backends)?,
+            services: size(MapName::ServiceCounters)?.min(size(MapName::Services)?),
+            node_addrs: size(MapName::NodeAddrs)?,
+        })
+    }
+
+    /// Reads everything that the core decides about, except routes.
+    pub fn read(&self) -> Result<Observed> {
+        let mut observed = Observed {
+            services: self.services.iter().collect::<Result<_, _>>().context("reading SERVICES")?,
+            frontends: self.frontends.iter().collect::<Result<_, _>>().context("reading FRONTENDS")?,
+            node_addrs: self.node_addrs.keys().collect::<Result<_, _>>().context("reading NODE_ADDRS")?,
+            settings: self.settings.get(&0, 0).context("reading SETTINGS")?,
+            ..Observed::default()
+        };
+        for slot in 0..SERVICE_CIDR_SLOTS {
+            let cidr = self.service_cidrs.get(&slot, 0).context("reading SERVICE_CIDRS")?;
+            if cidr.flags != 0 {
+                observed.service_cidrs.insert(slot, cidr);
+            }
+        }
+        for frontend in observed.frontends.values() {
+            for Set { base, count } in [frontend.inside, frontend.outside] {
+                for index in base..base.saturating_add(count) {
+                    if let std::collections::btree_map::Entry::Vacant(entry) = observed.backends.entry(index) {
+                        entry.insert(self.backends.get(&index, 0).context("reading BACKENDS")?);
+                    }
+                }
+            }
+        }
+        Ok(observed)
+    }
+
+    /// Does one operation; those of routes are none of the maps'.
+    pub fn apply(&mut self, op: &Op) -> Result<()> {
+        self.write(op).with_context(|| format!("writing {op:?}"))
+    }
+
+    fn write(&mut self, op: &Op) -> Result<(), MapError> {
+        match op {
+            Op::PutService(id, info) => self.services.insert(id, **info, 0),
+            Op::PutBackends(base, backends) => {
+                (*base..).zip(backends).try_for_each(|(index, backend)| self.backends.set(index, backend, 0))
+            }
+            Op::PutFrontend(key, value) => self.frontends.insert(key, value, 0),
+            Op::DeleteFrontend(key) => absent_is_fine(self.frontends.remove(key)),
+            Op::DeleteService(id) => {
+                absent_is_fine(self.services.remove(id))?;
+                let zero = vec![ServiceCounters::default(); cpus()?];
+                self.service_counters.set(*id, PerCpuValues::try_from(zero)?, 0)
+            }
+            Op::PutNodeAddr(addr) => self.node_addrs.insert(addr, 0, 0),
+            Op::DeleteNodeAddr(addr) => absent_is_fine(self.node_addrs.remove(addr)),
+            Op::PutServiceCidr(slot, cidr) => {
+                self.service_cidrs.set(*slot, ServiceCidr::EMPTY, 0)?;
+                self.service_cidrs.set(*slot, ServiceCidr { flags: 0, ..*cidr }, 0)?;
+                self.service_cidrs.set(*slot, cidr, 0)
+            }
+            Op::PutSettings(settings) => self.settings.set(0, settings, 0),
+            Op::PutRoute(..) | Op::DeleteRoute(_) => Ok(()),
+        }
+    }
+}
+
+/// Opens one map.
+pub fn typed<M>(dir: &Path, name: MapName, wrap: impl Fn(MapData) -> Map) -> Result<M>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
+    let path = dir.join(name.as_str());
+    let open = || M::try_from(wrap(MapData::from_pin(&path)?));
+    open().with_context(|| format!("opening the pinned map {}", path.display()))
+}
+
+/// Sums a per-CPU value.
+pub fn sum<T: Pod>(values: &PerCpuValues<T>, of: impl Fn(&T) -> u64) -> u64 {
+    values.iter().map(of).sum()
+}
+
+fn cpus() -> Result<usize, MapError> {
+    nr_cpus().map_err(|(_, error)| MapError::IoError(error))
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,60 @@
+//! The links that keep the programs attached: pinned, so that they outlive the daemon, and updated in place, so that
+//! there is never a moment without a program.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr};
+
+use super::sys;
+
+/// The programs by name, and what each is for.
+pub const PROGRAMS: [(&str, &str); 8] = [
+    ("connect4", "TCP and connected UDP, IPv4"),
+    ("connect6", "TCP and connected UDP, IPv6"),
+    ("sendmsg4", "unconnected UDP, IPv4"),
+    ("sendmsg6", "unconnected UDP, IPv6"),
+    ("recvmsg4", "source of UDP replies, IPv4"),
+    ("recvmsg6", "source of UDP replies, IPv6"),
+    ("getpeername4", "what a socket is connected to, IPv4"),
+    ("getpeername6", "what a socket is connected to, IPv6"),
+];
+
+/// What attaching did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// Links that were made.
+    pub created: usize,
+    /// Links of an earlier daemon that got this daemon's programs.
+    pub adopted: usize,
+}
+
+/// Puts a program into the link of an earlier daemon. False when there is none at `pin`, or none that is attached to
+/// this cgroup: then the pin is gone afterwards.
+pub(super) fn adopt(pin: &Path, program: BorrowedFd<'_>, cgroup_id: u64) -> Result<bool> {
+    let link = match sys::open_pinned(pin) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        link => link.with_context(|| format!("opening the pinned link {}", pin.display()))?,
+    };
+    let ours = sys::link_cgroup(link.as_fd()).is_ok_and(|id| id == cgroup_id);
+    if ours && sys::update_link(link.as_fd(), program).is_ok() {
+        return Ok(true);
+    }
+    fs::remove_file(pin).with_context(|| format!("removing the dead link {}", pin.display()))?;
+    Ok(false)
+}
+
+/// Attaches a program beside those of others and pins the link.
+///
+/// A link to a cgroup always lets others attach beside it; kernels before 6.14 refuse the flag that would say so
+/// (kernel/bpf/cgroup.c, `cgroup_bpf_link_attach`), hence the mode without a flag.
+pub(super) fn create(program: &mut CgroupSockAddr, cgroup: &File, pin: &Path) -> Result<()> {
+    let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+    let link: FdLink = program.take_link(id)?.try_into()?;
+    link.pin(pin).with_context(|| format!("pinning {}", pin.display()))?;
+    Ok(())
+}

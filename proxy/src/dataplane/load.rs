@@ -1,0 +1,139 @@
+//! Loads the programs, creates the maps that are not pinned yet, and pins them.
+
+use std::fs::{self, File, Permissions};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{HashMap, MapData};
+use aya::programs::CgroupSockAddr;
+use aya::{Ebpf, EbpfLoader};
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use portolan_abi::{MapName, ServiceInfo};
+use portolan_core::state::Limits;
+
+use super::Pins;
+use super::links::{self, Attached, PROGRAMS};
+
+/// The object that `build.rs` compiles from `ebpf/`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan.bpf.o"));
+
+/// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h): elements are allocated when they are inserted.
+const NO_PREALLOC: u32 = 1;
+
+/// The programs, loaded into the kernel.
+pub struct Programs {
+    ebpf: Ebpf,
+    cgroup: File,
+    cgroup_id: u64,
+    pins: Pins,
+}
+
+impl Programs {
+    /// Loads the programs; maps that are pinned already are used as they are.
+    pub fn load(pins: &Pins, cgroup: &Path, limits: &Limits) -> Result<Self> {
+        prepare(pins)?;
+        let dir = pins.maps();
+        let mut loader = EbpfLoader::new();
+        for name in MAPS {
+            loader.map_pin_path(name.as_str(), dir.join(name.as_str()));
+        }
+        loader
+            .map_max_entries(MapName::Frontends.as_str(), limits.frontends)
+            .map_max_entries(MapName::Backends.as_str(), limits.backends)
+            .map_max_entries(MapName::ServiceCounters.as_str(), limits.services)
+            .map_max_entries(MapName::NodeAddrs.as_str(), limits.node_addrs);
+        let mut ebpf = loader.load(OBJECT).context("loading the eBPF object")?;
+        create_services(&dir.join(MapName::Services.as_str()), limits.services)?;
+        for (name, _) in PROGRAMS {
+            program(&mut ebpf, name)?.load().with_context(|| format!("the kernel refuses the program {name}"))?;
+        }
+        let file = File::open(cgroup).with_context(|| format!("opening the cgroup {}", cgroup.display()))?;
+        let cgroup_id = file.metadata()?.ino();
+        Ok(Self { ebpf, cgroup: file, cgroup_id, pins: pins.clone() })
+    }
+
+    /// Attaches every program, or replaces an earlier daemon's in place.
+    pub fn attach(&mut self) -> Result<Attached> {
+        let mut attached = Attached::default();
+        for (name, _) in PROGRAMS {
+            let pin = self.pins.links().join(name);
+            let program = program(&mut self.ebpf, name)?;
+            let program_fd: OwnedFd = program.fd()?.as_fd().try_clone_to_owned()?;
+            if links::adopt(&pin, program_fd.as_fd(), self.cgroup_id)? {
+                attached.adopted += 1;
+            } else {
+                links::create(program, &self.cgroup, &pin).with_context(|| format!("attaching {name}"))?;
+                attached.created += 1;
+            }
+        }
+        Ok(attached)
+    }
+
+    /// Pins the maps that have lost their pin while the programs still use them.
+    pub fn pin_maps_again(&self) -> Result<usize> {
+        prepare(&self.pins)?;
+        let mut pinned = 0;
+        for name in MAPS {
+            let pin = self.pins.maps().join(name.as_str());
+            if let Some(map) = self.ebpf.map(name.as_str())
+                && !pin.exists()
+            {
+                map.pin(&pin).with_context(|| format!("pinning {}", pin.display()))?;
+                pinned += 1;
+            }
+        }
+        Ok(pinned)
+    }
+}
+
+/// The maps that programs use.
+const MAPS: [MapName; 10] = [
+    MapName::Frontends,
+    MapName::Backends,
+    MapName::NodeAddrs,
+    MapName::ServiceCidrs,
+    MapName::Settings,
+    MapName::Affinity,
+    MapName::TcpPeers,
+    MapName::UdpPeers,
+    MapName::Counters,
+    MapName::ServiceCounters,
+];
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+/// No program uses `SERVICES`, so that no object file defines it.
+fn create_services(pin: &Path, size: u32) -> Result<()> {
+    if pin.exists() {
+        return Ok(());
+    }
+    let services = HashMap::<MapData, u32, ServiceInfo>::create(size, NO_PREALLOC).context("creating SERVICES")?;
+    services.pin(pin).with_context(|| format!("pinning {}", pin.display()))
+}
+
+/// Makes the directories of the pins, readable by root alone; mounts bpffs where there is none.
+fn prepare(pins: &Pins) -> Result<()> {
+    let bpffs = &pins.bpffs;
+    fs::create_dir_all(bpffs).with_context(|| format!("creating {}", bpffs.display()))?;
+    if statfs(bpffs).with_context(|| format!("looking at {}", bpffs.display()))?.filesystem_type() != BPF_FS_MAGIC {
+        let nothing: Option<&str> = None;
+        mount(Some("bpf"), bpffs, Some("bpf"), MsFlags::empty(), nothing).with_context(|| {
+            format!("{} is no bpffs and mounting one fails: run as root, or mount it: mount -t bpf bpf {0}", bpffs.display())
+        })?;
+    }
+    for dir in [bpffs.join("portolan"), pins.root(), pins.maps(), pins.links()] {
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                bail!("creating {}: {error}", dir.display())
+            }
+            _ => fs::set_permissions(&dir, Permissions::from_mode(0o700))?,
+        }
+    }
+    Ok(())
+}
