@@ -1,0 +1,92 @@
+//! How the other nodes are reached: whether a plain route to their pods can work.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use netlink_packet_route::route::{RouteMessage, RouteType};
+use serde::Serialize;
+
+use super::netlink::{Netlink, NetlinkError};
+use crate::dataplane::routes::{self, message};
+
+/// Where another node's InternalIP is, seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum PeerState {
+    /// On a network that this node is on: pods are reached by a route via that address.
+    Direct,
+    /// Behind a router, which knows nothing of pods: no route of ours can lead there.
+    NotOnLink {
+        /// The router.
+        router: IpAddr,
+    },
+    /// The address is this node's own: two nodes have the same one, and neither reaches the other.
+    Duplicate,
+    /// This node has no route to it.
+    Unknown,
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => f.write_str("direct"),
+            Self::NotOnLink { router } => write!(f, "not on-link (behind {router})"),
+            Self::Duplicate => f.write_str("has an address of this node"),
+            Self::Unknown => f.write_str("unknown (no route)"),
+        }
+    }
+}
+
+/// Asks the kernel about one address.
+///
+/// # Errors
+/// When netlink fails; that there is no route is [`PeerState::Unknown`].
+pub async fn state(netlink: &Netlink, internal_ip: IpAddr) -> Result<PeerState, NetlinkError> {
+    match routes::lookup(netlink, internal_ip).await {
+        Ok(route) => Ok(route.as_ref().map_or(PeerState::Unknown, classify)),
+        Err(NetlinkError::Refused { .. }) => Ok(PeerState::Unknown),
+        Err(error) => Err(error),
+    }
+}
+
+fn classify(route: &RouteMessage) -> PeerState {
+    match (route.header.kind, message::gateway(route)) {
+        (RouteType::Local, _) => PeerState::Duplicate,
+        (RouteType::Unicast, None) => PeerState::Direct,
+        (RouteType::Unicast, Some(router)) => PeerState::NotOnLink { router },
+        _ => PeerState::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::sandbox::{self, ip, uplink};
+
+    #[test]
+    fn states_of_peers() {
+        sandbox::run(async {
+            uplink();
+            ip("route add 198.51.100.0/24 via 192.0.2.1");
+            ip("-6 route add 2001:db8:f::/48 via 2001:db8::1");
+            ip("route add unreachable 192.0.2.66");
+            ip("-6 route add unreachable 2001:db8::66");
+            let netlink = Netlink::open().unwrap();
+            let router = |text: &str| PeerState::NotOnLink { router: text.parse().unwrap() };
+            for (peer, expected) in [
+                ("192.0.2.7", PeerState::Direct),
+                ("2001:db8::7", PeerState::Direct),
+                ("198.51.100.7", router("192.0.2.1")),
+                ("2001:db8:f::7", router("2001:db8::1")),
+                ("192.0.2.10", PeerState::Duplicate),
+                ("2001:db8::10", PeerState::Duplicate),
+                ("203.0.113.7", PeerState::Unknown),
+                ("2001:db8:e::7", PeerState::Unknown),
+                ("192.0.2.66", PeerState::Unknown),
+                ("2001:db8::66", PeerState::Unknown),
+            ] {
+                assert_eq!(state(&netlink, peer.parse().unwrap()).await.unwrap(), expected, "{peer}");
+            }
+        });
+    }
+}

@@ -1,0 +1,158 @@
+//! Which interfaces lead to the other nodes, and how large a packet they carry.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use serde::Serialize;
+
+use super::links::{self, Address, Link};
+use super::netlink::{Netlink, NetlinkError};
+use crate::dataplane::routes::message::{self, Family};
+
+/// Bytes: the MTU of pods while no uplink is known, which every Ethernet carries.
+const DEFAULT_MTU: u32 = 1500;
+
+/// An interface to the other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Uplink {
+    /// Its number in the network namespace of the node.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Bytes of an IP packet.
+    pub mtu: u32,
+}
+
+/// The interfaces to the other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uplinks {
+    /// Those that are there, by number.
+    pub present: Vec<Uplink>,
+    /// Names asked for by `--uplink` that no interface has.
+    pub missing: Vec<String>,
+}
+
+impl Uplinks {
+    /// Bytes that a packet of a pod may have: what every uplink carries.
+    pub fn mtu(&self) -> u32 {
+        self.present.iter().map(|uplink| uplink.mtu).min().unwrap_or(DEFAULT_MTU)
+    }
+}
+
+/// Finds the uplinks: those named by `forced`; without any, those that have an address of `internal_ips`; where that
+/// gives none (the addresses are on a loopback interface, as with BGP, or not known yet), those of default routes.
+///
+/// # Errors
+/// As [`Netlink::dump`].
+pub async fn find(
+    netlink: &Netlink,
+    internal_ips: &[IpAddr],
+    forced: &[String],
+) -> Result<Uplinks, NetlinkError> {
+    let links = links::links(netlink).await?;
+    if !forced.is_empty() {
+        return Ok(named(&links, forced));
+    }
+    let addresses = links::addresses(netlink).await?;
+    let mut present = carrying(&links, &addresses, internal_ips);
+    if present.is_empty() {
+        present = numbered(&links, &default_interfaces(netlink).await?);
+    }
+    Ok(Uplinks { present, missing: Vec::new() })
+}
+
+/// The interfaces of default routes of the main table, all next hops of each.
+///
+/// # Errors
+/// As [`Netlink::dump`].
+async fn default_interfaces(netlink: &Netlink) -> Result<BTreeSet<u32>, NetlinkError> {
+    let mut interfaces = BTreeSet::new();
+    for family in [Family::V4, Family::V6] {
+        for route in message::dump(netlink, &message::main_table(family)).await? {
+            if route.header.destination_prefix_length == 0 {
+                interfaces.extend(interfaces_of(&route));
+            }
+        }
+    }
+    Ok(interfaces)
+}
+
+fn interfaces_of(route: &RouteMessage) -> Vec<u32> {
+    let multipath = route.attributes.iter().find_map(|attribute| {
+        let RouteAttribute::MultiPath(hops) = attribute else { return None };
+        Some(hops.iter().map(|hop| hop.interface_index).collect())
+    });
+    multipath.unwrap_or_else(|| message::interface(route).into_iter().collect())
+}
+
+fn named(links: &[Link], names: &[String]) -> Uplinks {
+    let by_name: BTreeMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
+    let (present, missing): (Vec<_>, Vec<_>) =
+        names.iter().partition(|name| by_name.contains_key(name.as_str()));
+    let present: BTreeSet<u32> = present.iter().map(|name| by_name[name.as_str()].index).collect();
+    Uplinks { present: numbered(links, &present), missing: missing.into_iter().cloned().collect() }
+}
+
+fn carrying(links: &[Link], addresses: &[Address], internal_ips: &[IpAddr]) -> Vec<Uplink> {
+    let carriers = addresses.iter().filter(|address| internal_ips.contains(&address.ip));
+    numbered(links, &carriers.map(|address| address.index).collect())
+}
+
+fn numbered(links: &[Link], indexes: &BTreeSet<u32>) -> Vec<Uplink> {
+    let mut uplinks: Vec<_> = links
+        .iter()
+        .filter(|link| !link.loopback && indexes.contains(&link.index))
+        .map(|link| Uplink { index: link.index, name: link.name.clone(), mtu: link.mtu })
+        .collect();
+    uplinks.sort();
+    uplinks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::sandbox::{self, ip, uplink};
+
+    async fn names(netlink: &Netlink, ips: &[&str]) -> Vec<String> {
+        let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        find(netlink, &ips, &[]).await.unwrap().present.into_iter().map(|uplink| uplink.name).collect()
+    }
+
+    #[test]
+    fn addresses_of_the_node_decide_and_default_routes_where_they_cannot() {
+        sandbox::run(async {
+            uplink();
+            ip("link add up1 mtu 1400 type veth peer name far1");
+            ip("addr add 198.51.100.10/24 dev up1");
+            ip("addr add 203.0.113.1/32 dev lo");
+            ip("link set up1 up");
+            ip("link set far1 up");
+            let netlink = Netlink::open().unwrap();
+            assert_eq!(names(&netlink, &["192.0.2.10"]).await, ["up0"]);
+            assert_eq!(names(&netlink, &["2001:db8::10"]).await, ["up0"]);
+            assert_eq!(names(&netlink, &["192.0.2.10", "198.51.100.10"]).await, ["up0", "up1"]);
+            assert!(names(&netlink, &["203.0.113.1"]).await.is_empty());
+            ip("route add default nexthop via 192.0.2.1 nexthop via 198.51.100.1");
+            assert_eq!(names(&netlink, &["203.0.113.1"]).await, ["up0", "up1"]);
+            ip("route del default");
+            ip("-6 route add default via 2001:db8::1");
+            assert_eq!(names(&netlink, &[]).await, ["up0"]);
+        });
+    }
+
+    #[test]
+    fn the_mtu_is_what_every_uplink_carries() {
+        sandbox::run(async {
+            uplink();
+            ip("link add up1 mtu 1400 type veth peer name far1");
+            let netlink = Netlink::open().unwrap();
+            let forced = ["up1", "up0", "up0", "absent"].map(str::to_owned);
+            let uplinks = find(&netlink, &[], &forced).await.unwrap();
+            assert_eq!(uplinks.present.len(), 2);
+            assert_eq!(uplinks.missing, ["absent"]);
+            assert_eq!(uplinks.mtu(), 1400);
+            assert_eq!(Uplinks::default().mtu(), 1500);
+        });
+    }
+}
