@@ -1,0 +1,228 @@
+//! The lab: nodes on a switch, an outside host, pods, and the objects that all nodes see.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+
+use crate::agent::Agent;
+use crate::manifest::{Family, ServiceCidr};
+use crate::netns::Netns;
+use crate::node::Node;
+use crate::place::Place;
+use crate::pod::Pod;
+use crate::site::Site;
+
+/// The outside host's IPv4 address.
+pub const OUTSIDE_V4: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 200);
+/// The outside host's IPv6 address.
+pub const OUTSIDE_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x200);
+
+/// A cluster on one kernel. Dropping it removes everything.
+#[derive(Debug)]
+pub struct Lab {
+    pub(crate) nodes: Vec<Arc<Node>>,
+    outside: Outside,
+    switch: Netns,
+    mtu: u32,
+    // Dropped last: it kills and removes what the others left.
+    pub(crate) site: Site,
+}
+
+/// A host that is no node of the cluster.
+#[derive(Debug)]
+pub struct Outside {
+    place: Place,
+    agent: Agent,
+}
+
+impl Lab {
+    /// A lab with the switch and the outside host, and no nodes yet.
+    ///
+    /// # Errors
+    /// When this is not root or the machine refuses.
+    pub fn new() -> Result<Self> {
+        Self::with_mtu(1500)
+    }
+
+    /// The same, with cables of another MTU.
+    ///
+    /// # Errors
+    /// As [`Lab::new`].
+    pub fn with_mtu(mtu: u32) -> Result<Self> {
+        let site = Site::claim()?;
+        let switch = Netns::create(site.netns_name("switch"))?;
+        // Snooping would hold back neighbour solicitations until it has learnt who listens.
+        switch.ip(&format!("link add br0 mtu {mtu} type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up"))?;
+        let outside = Outside::create(&site)?;
+        plug(&switch, &outside.place.netns, "outside", mtu)?;
+        outside.place.netns.ip(&format!(
+            "addr add {OUTSIDE_V4}/24 dev eth0
+             addr add {OUTSIDE_V6}/64 dev eth0 nodad"
+        ))?;
+        Ok(Self { nodes: Vec::new(), outside, switch, mtu, site })
+    }
+
+    /// A lab with `count` nodes `n1`, `n2` …, their objects and the Service ranges applied, daemons running and ready.
+    ///
+    /// # Errors
+    /// When something does not come up.
+    pub fn with_nodes(count: u8) -> Result<Self> {
+        let mut lab = Self::new()?;
+        for number in 1..=count {
+            lab.node(&format!("n{number}"))?;
+        }
+        lab.start()?;
+        Ok(lab)
+    }
+
+    /// Adds a node; its daemon does not run yet.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn node(&mut self, name: &str) -> Result<Arc<Node>> {
+        self.node_in_zone(name, None)
+    }
+
+    /// Adds a node with a zone label.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn node_in_zone(&mut self, name: &str, zone: Option<&str>) -> Result<Arc<Node>> {
+        let number = u8::try_from(self.nodes.len() + 1).context("A lab has few nodes")?;
+        let node = Node::create(&self.site, &self.site.cgroup()?, name, number, zone)?;
+        plug(&self.switch, &node.place().netns, name, self.mtu)?;
+        node.place().netns.ip(&format!(
+            "addr add {}/24 dev eth0
+             addr add {}/64 dev eth0 nodad
+             route add default via {OUTSIDE_V4}
+             -6 route add default via {OUTSIDE_V6}",
+            node.ip(Family::V4),
+            node.ip(Family::V6)
+        ))?;
+        let node = Arc::new(node);
+        self.nodes.push(Arc::clone(&node));
+        Ok(node)
+    }
+
+    /// Applies the objects of the cluster itself to all nodes: Nodes and Service ranges.
+    ///
+    /// # Errors
+    /// When a manifest cannot be written.
+    pub fn apply_cluster(&self) -> Result<()> {
+        self.apply(&ServiceCidr::new("kubernetes", &["10.96.0.0/16", "fd96::/112"]))?;
+        self.nodes.iter().try_for_each(|node| self.apply(&node.object()))
+    }
+
+    /// Applies the objects of the cluster and starts all daemons, until all are ready.
+    ///
+    /// # Errors
+    /// When one does not get ready.
+    pub fn start(&self) -> Result<()> {
+        self.apply_cluster()?;
+        self.nodes.iter().try_for_each(|node| node.spawn())?;
+        self.nodes.iter().try_for_each(|node| node.wait_ready())?;
+        self.settle()
+    }
+
+    /// The nodes, in order.
+    pub fn nodes(&self) -> &[Arc<Node>] {
+        &self.nodes
+    }
+
+    /// Makes a pod on a node.
+    ///
+    /// # Errors
+    /// When the plugin refuses it.
+    pub fn pod(&self, node: &Arc<Node>, name: &str) -> Result<Pod> {
+        Pod::create(&self.site, Arc::clone(node), name)
+    }
+
+    /// Makes a pod that serves on a port, over TCP and UDP.
+    ///
+    /// # Errors
+    /// When the plugin refuses it.
+    pub fn server(&self, node: &Arc<Node>, name: &str, port: u16) -> Result<Pod> {
+        let pod = self.pod(node, name)?;
+        pod.serve(port)?;
+        Ok(pod)
+    }
+
+    /// The outside host.
+    pub fn outside(&self) -> &Outside {
+        &self.outside
+    }
+
+    /// Gives the outside host routes to all pods, as a router that the cluster announces them to.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn announce_pods(&self) -> Result<()> {
+        for node in &self.nodes {
+            for family in Family::BOTH {
+                let route = format!("route replace {} via {}", node.pod_cidr(family), node.ip(family));
+                self.outside.place.netns.ip(&route)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The name that all namespaces, cgroups and pins of this lab begin with.
+    pub fn name(&self) -> &str {
+        self.site.name()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                report(&format!("--- end of the log of {}\n{}", node.name(), node.log()));
+            }
+        }
+    }
+}
+
+impl Outside {
+    fn create(site: &Site) -> Result<Self> {
+        let netns = Netns::create(site.netns_name("outside"))?;
+        netns.set_sysctl("net/ipv6/conf/default/accept_dad", "0")?;
+        let place = Place { netns, cgroup: site.cgroup()?.child("outside")? };
+        let agent = Agent::start(&place)?;
+        Ok(Self { place, agent })
+    }
+
+    /// Its agent.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Its namespace and cgroup.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Gives it one more address.
+    ///
+    /// # Errors
+    /// When it has it already.
+    pub fn add_address(&self, addr: IpAddr) -> Result<()> {
+        let nodad = if addr.is_ipv6() { "nodad" } else { "" };
+        self.place.netns.ip(&format!("addr add {addr} dev lo {nodad}"))
+    }
+}
+
+/// A cable from `eth0` of a namespace to a port of the switch.
+fn plug(switch: &Netns, to: &Netns, port: &str, mtu: u32) -> Result<()> {
+    switch.ip(&format!(
+        "link add {port} mtu {mtu} type veth peer name eth0 netns {} mtu {mtu}
+         link set {port} master br0 up",
+        to.name()
+    ))?;
+    to.ip("link set eth0 up")
+}
+
+#[expect(clippy::print_stderr, reason = "a failing test shows why")]
+fn report(text: &str) {
+    eprintln!("{text}");
+}
