@@ -32,7 +32,8 @@ fn prepare() -> Result<()> {
         mount(Some(kind), path, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("cannot mount {kind} on {path}"))?;
     }
-    let mut modules: Vec<_> = fs::read_dir("/modules")?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut modules: Vec<_> =
+        fs::read_dir("/modules")?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     modules.sort();
     for module in modules {
         let file = File::open(&module).with_context(|| format!("cannot open {}", module.display()))?;

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What runs inside the QEMU guest of `cargo xtask bench path`: the first process, and the server and the client that
-//! it starts. One static program, so that the guest needs no distribution.
+//! it starts. One static program, so that the guest needs no distribution. `bench scale` uses `serve` and `watch` of it
+//! without a guest.
 //!
 //! ```text
 //! portolan-guest ROUNDS SERVICE-ADDRESS     as process 1: prepare the machine, run the daemon, measure, power off
 //! portolan-guest in NETNS PROGRAM …         run a program in a network namespace
 //! portolan-guest serve NETNS tcp|udp        echo single bytes on port 7788
 //! portolan-guest ask NETNS CGROUP WORKLOAD COUNT ADDRESS     print nanoseconds per transaction
-//! portolan-guest watch ADDRESS COUNT        note when connections begin to succeed and to be refused (on any machine)
+//! portolan-guest watch NETNS CGROUP ADDRESS COUNT            note when connections begin to succeed and to be refused
 //! ```
 //! QEMU advances this machine's clock by one nanosecond per instruction, so that time here is instructions.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is its result")]
+#![expect(clippy::print_stdout, reason = "its output is its result")]
 
 mod ask;
 mod boot;
@@ -41,7 +42,11 @@ fn main() -> Result<()> {
             println!("{nanoseconds:.1}");
             Ok(())
         }
-        ["watch", address, count] => watch::run(address.parse()?, count.parse()?),
+        ["watch", netns, cgroup, address, count] => {
+            netns::enter(netns)?;
+            join(cgroup)?;
+            watch::run(address.parse()?, count.parse()?)
+        }
         other => bail!("arguments not understood: {other:?}"),
     }
 }

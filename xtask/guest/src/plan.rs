@@ -81,15 +81,19 @@ fn network() -> Result<()> {
         "-n a link set va up",
         "-n b link set vb up",
     ] {
-        let status = Command::new("/bin/ip").args(arguments.split(' ')).status().context("cannot run /bin/ip")?;
+        let status =
+            Command::new("/bin/ip").args(arguments.split(' ')).status().context("cannot run /bin/ip")?;
         ensure!(status.success(), "`ip {arguments}` failed");
     }
     Ok(())
 }
 
 fn server(protocol: &str) -> Result<Child> {
-    let mut server =
-        Command::new(SELF).args(["serve", "b", protocol]).stdout(Stdio::piped()).spawn().context("no server")?;
+    let mut server = Command::new(SELF)
+        .args(["serve", "b", protocol])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("no server")?;
     let stdout = server.stdout.take().context("the server has no output")?;
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
