@@ -1,0 +1,129 @@
+//! The flags of `portolan run`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum, value_parser};
+use serde::Serialize;
+
+use super::Bind;
+
+/// The flags of `portolan run`.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Name of this node's Node object [default: the host name in lower case]
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
+
+    /// A KubeProxyConfiguration (v1alpha1), so that kube-proxy's ConfigMap can be used as it is
+    ///
+    /// Used are hostnameOverride, clientConnection.kubeconfig, healthzBindAddress, metricsBindAddress and
+    /// logging.format; the log names every other field that is set. Flags win over the file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How the log looks; RUST_LOG says how much of it there is [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Take objects from the API server that this kubeconfig names
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Where objects come from (default: the cluster it runs in)"
+    )]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Take objects from the YAML and JSON files of this directory, and follow their changes
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["kubeconfig", "api_server"],
+        help_heading = "Where objects come from (default: the cluster it runs in)"
+    )]
+    pub manifests: Option<PathBuf>,
+
+    /// Reach the API server at this address, whatever the kubeconfig or the cluster says
+    ///
+    /// A node that Portolan serves should not need a Service to reach the API server.
+    #[arg(
+        long,
+        value_name = "URL",
+        help_heading = "Where objects come from (default: the cluster it runs in)"
+    )]
+    pub api_server: Option<String>,
+
+    /// The bpffs below which maps and links are pinned
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf", help_heading = "Where things are")]
+    pub bpffs: PathBuf,
+
+    /// The cgroup v2 directory whose sockets are served [default: the root of the hierarchy, found by itself]
+    #[arg(long, value_name = "DIR", help_heading = "Where things are")]
+    pub cgroup: Option<PathBuf>,
+
+    /// The directory of the lock, the status and the journal
+    #[arg(long, value_name = "DIR", default_value = "/run/portolan", help_heading = "Where things are")]
+    pub state_dir: PathBuf,
+
+    /// An interface that leads to the other nodes; repeatable [default: where node addresses and routes live]
+    #[arg(long = "uplink", value_name = "IF", help_heading = "Pod network")]
+    pub uplinks: Vec<String>,
+
+    /// Write the plugin's conflist here, once pods can be attached; needs --cni-bin-dir
+    ///
+    /// Without the two --cni flags Portolan serves Services only and leaves pods and routes alone.
+    #[arg(long, value_name = "DIR", requires = "cni_bin_dir", help_heading = "Pod network")]
+    pub cni_conf_dir: Option<PathBuf>,
+
+    /// Install portolan-cni, found beside portolan, here; needs --cni-conf-dir
+    #[arg(long, value_name = "DIR", requires = "cni_conf_dir", help_heading = "Pod network")]
+    pub cni_bin_dir: Option<PathBuf>,
+
+    /// Address of /healthz and /livez; empty: none [default: 0.0.0.0:10256]
+    #[arg(long, value_name = "ADDR", help_heading = "Health and metrics")]
+    pub healthz_bind_address: Option<Bind>,
+
+    /// Address of /metrics, /proxyMode and /configz; empty: none [default: 127.0.0.1:10249]
+    #[arg(long, value_name = "ADDR", help_heading = "Health and metrics")]
+    pub metrics_bind_address: Option<Bind>,
+
+    /// Most Service ports; each costs 24 bytes at start and 16 for each CPU, and 512 when in use
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 65_536,
+        value_parser = value_parser!(u32).range(2..=1 << 24),
+        help_heading = "Capacity (kernel memory)"
+    )]
+    pub max_services: u32,
+
+    /// Most addresses with a port that Services have; each costs 16 bytes at start, and 128 when in use
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 262_144,
+        value_parser = value_parser!(u32).range(1..=1 << 24),
+        help_heading = "Capacity (kernel memory)"
+    )]
+    pub max_frontends: u32,
+
+    /// Most backends of all frontends together; each costs 24 bytes at start
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 262_144,
+        value_parser = value_parser!(u32).range(1..=1 << 26),
+        help_heading = "Capacity (kernel memory)"
+    )]
+    pub max_backends: u32,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// An object a line.
+    Json,
+}

@@ -1,0 +1,91 @@
+//! The state of a node for people.
+
+use std::fmt::Write as _;
+
+use portolan_abi::Outcome;
+
+use super::Status;
+use crate::inspect::Paint;
+use crate::inspect::table::{draw, or_dash};
+use crate::report::{Report, Usage};
+
+/// What is degraded comes first, then what there is.
+pub(super) fn render(status: &Status, paint: Paint) -> String {
+    let mut text = verdict(status, paint);
+    section(&mut text, paint, "Node", &node(status));
+    section(&mut text, paint, "Maps", &usage(status));
+    section(&mut text, paint, "Traffic to Services since the maps were made", &outcomes(status));
+    if let Some(report) = status.report.as_ref().filter(|report| !report.peers.is_empty()) {
+        section(&mut text, paint, "Nodes", &peers(report));
+    }
+    text
+}
+
+fn verdict(status: &Status, paint: Paint) -> String {
+    if status.healthy {
+        return format!("{}: nothing is degraded\n", paint.good("healthy"));
+    }
+    let mut text = format!("{}: {}\n", paint.bad("degraded"), counted(status.degraded.len()));
+    for degraded in &status.degraded {
+        let _ = writeln!(text, "  {}: {}", paint.strong(&degraded.what), degraded.why);
+    }
+    text
+}
+
+fn counted(things: usize) -> String {
+    if things == 1 { "1 thing is wrong".to_owned() } else { format!("{things} things are wrong") }
+}
+
+fn section(text: &mut String, paint: Paint, title: &str, body: &str) {
+    let _ = write!(text, "\n{}\n{body}", paint.strong(title));
+}
+
+fn node(status: &Status) -> String {
+    let nothing = Report::default();
+    let report = status.report.as_ref().unwrap_or(&nothing);
+    let daemon = match (&status.daemon.pid, status.daemon.running) {
+        (Some(pid), _) => format!("running, process {pid}, version {}", or_dash(&report.version)),
+        (None, true) => "running".to_owned(),
+        (None, false) => "not running".to_owned(),
+    };
+    let attached = status.programs.iter().filter(|program| program.attached).count();
+    let mtu = if report.mtu == 0 { "-".to_owned() } else { report.mtu.to_string() };
+    let rows = [
+        ("name", or_dash(&report.node)),
+        ("daemon", daemon),
+        ("started", or_dash(&report.started)),
+        ("last change", or_dash(&report.last_change)),
+        ("objects from", or_dash(&report.source.kind)),
+        ("programs attached", format!("{attached} of {}", status.programs.len())),
+        ("uplinks", or_dash(&report.uplinks.join(", "))),
+        ("MTU of pods", mtu),
+    ];
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    rows.iter().map(|(name, value)| format!("  {name:width$}   {value}\n")).collect()
+}
+
+fn usage(status: &Status) -> String {
+    let row = |what: &str, Usage { used, max }: Usage| {
+        let percent = u64::from(used) * 100 / u64::from(max).max(1);
+        vec![format!("  {what}"), used.to_string(), max.to_string(), format!("{percent} %")]
+    };
+    let fill = &status.usage;
+    let rows = vec![
+        row("Service ports", fill.services),
+        row("frontends", fill.frontends),
+        row("backends", fill.backends),
+        row("node addresses", fill.node_addrs),
+    ];
+    draw(&["  MAP OF", "USED", "MAX", "FULL"], rows, "")
+}
+
+fn outcomes(status: &Status) -> String {
+    let row = |name: &str| vec![format!("  {name}"), status.outcomes.get(name).unwrap_or(&0).to_string()];
+    draw(&["  OUTCOME", "COUNT"], Outcome::ALL.into_iter().map(|outcome| row(outcome.name())).collect(), "")
+}
+
+fn peers(report: &Report) -> String {
+    let rows =
+        report.peers.iter().map(|p| vec![format!("  {}", p.node), p.address.to_string(), p.state.clone()]);
+    draw(&["  NODE", "ADDRESS", "STATE"], rows.collect(), "")
+}

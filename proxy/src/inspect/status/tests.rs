@@ -1,0 +1,130 @@
+use super::*;
+use crate::node::peers::PeerState;
+use crate::report::{Peer, Problem, Rejected, Source, Usage};
+
+fn facts() -> Facts {
+    let half = Usage { used: 5, max: 10 };
+    Facts {
+        state_dir: "/run/portolan".into(),
+        daemon: Ok(Some("4711".into())),
+        report: Ok(Some(Report {
+            version: "0.1.0".into(),
+            node: "a".into(),
+            synced: true,
+            source: Source { kind: "manifests /etc/m".into(), error: None },
+            peers: vec![Peer::new("b", [192, 0, 2, 2].into(), PeerState::Direct)],
+            mtu: 1500,
+            ..Report::default()
+        })),
+        programs: PROGRAMS
+            .into_iter()
+            .map(|(name, purpose)| Program { name, purpose, attached: true })
+            .collect(),
+        usage: Fill { services: half, frontends: half, backends: half, node_addrs: half },
+        outcomes: [7, 1, 0, 0, 0, 0, 0, 0, 0],
+    }
+}
+
+fn reported(change: impl FnOnce(&mut Report)) -> Facts {
+    let mut facts = facts();
+    change(facts.report.as_mut().unwrap().as_mut().unwrap());
+    facts
+}
+
+#[test]
+fn a_healthy_node_says_so_first() {
+    let status = judge::judge(facts());
+    assert!(status.healthy, "{:?}", status.degraded);
+    let text = render::render(&status, Paint::PLAIN);
+    assert!(text.starts_with("healthy: nothing is degraded\n\nNode\n  name                a\n"), "{text}");
+    for line in [
+        "  daemon              running, process 4711, version 0.1.0",
+        "  programs attached   8 of 8",
+        "  MTU of pods         1500",
+        "  Service ports    5      10    50 %",
+        "  translated            7",
+        "  b      192.0.2.2   direct",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line:?} is not in:\n{text}");
+    }
+}
+
+/// Each row breaks one thing and nothing else.
+#[test]
+fn each_thing_that_is_wrong_is_named_with_its_reason() {
+    let without_connect6 = || {
+        let mut facts = facts();
+        facts.programs[1].attached = false;
+        facts
+    };
+    let full = Usage { used: 9, max: 10 };
+    let mut broken = [0; 9];
+    broken[Outcome::BrokenSet as usize] = 2;
+    let problem =
+        Problem { subject: "Service a/b".into(), reason: "BackendsFull".into(), message: "no room".into() };
+    let rejected = Rejected { what: "web.yaml:12".into(), why: "no kind".into() };
+    let peer =
+        Peer::new("c", [192, 0, 2, 3].into(), PeerState::NotOnLink { router: [192, 0, 2, 254].into() });
+    let rows = [
+        (without_connect6(), "program connect6", "not attached: TCP and connected UDP, IPv6"),
+        (Facts { daemon: Ok(None), ..facts() }, "daemon", "nobody holds /run/portolan/lock"),
+        (Facts { daemon: Err(io::Error::other("x")), ..facts() }, "daemon", "cannot tell whether it runs"),
+        (Facts { report: Ok(None), ..facts() }, "status", "the daemon has written none into /run/portolan"),
+        (Facts { report: Err(io::Error::other("half")), ..facts() }, "status", "cannot be read: half"),
+        (
+            Facts { usage: Fill { backends: full, ..facts().usage }, ..facts() },
+            "map of backends",
+            "90 % full (9 of 10)",
+        ),
+        (
+            Facts { outcomes: broken, ..facts() },
+            "maps",
+            "2 connections found a frontend without its backends",
+        ),
+        (reported(|report| report.synced = false), "objects", "the first complete lists have not come"),
+        (
+            reported(|report| report.source.error = Some("401".into())),
+            "source (manifests /etc/m)",
+            "401; changes",
+        ),
+        (reported(|report| report.problems = vec![problem]), "Service a/b", "no room (BackendsFull)"),
+        (
+            reported(|report| report.rejected = vec![rejected]),
+            "web.yaml:12",
+            "refused, what was known before stays",
+        ),
+        (
+            reported(|report| report.peers = vec![peer]),
+            "node c",
+            "192.0.2.3 is not on-link (behind 192.0.2.254)",
+        ),
+    ];
+    for (facts, what, why) in rows {
+        let status = judge::judge(facts);
+        assert_eq!(status.degraded.len(), 1, "{what}: {:?}", status.degraded);
+        let degraded = &status.degraded[0];
+        assert!(!status.healthy && degraded.what == what && degraded.why.contains(why), "{degraded:?}");
+        let text = render::render(&status, Paint::PLAIN);
+        assert!(text.starts_with(&format!("degraded: 1 thing is wrong\n  {what}: ")), "{text}");
+    }
+}
+
+#[test]
+fn the_worst_comes_first() {
+    let mut facts = reported(|report| report.source.error = Some("401".into()));
+    facts.programs[0].attached = false;
+    facts.daemon = Ok(None);
+    let status = judge::judge(facts);
+    let order: Vec<_> = status.degraded.iter().map(|degraded| degraded.what.as_str()).collect();
+    assert_eq!(order, ["program connect4", "daemon", "source (manifests /etc/m)"]);
+}
+
+#[test]
+fn json_names_are_stable() {
+    let shown = serde_json::to_value(judge::judge(facts())).unwrap();
+    assert_eq!(shown["healthy"], true);
+    assert_eq!(shown["daemon"], serde_json::json!({"running": true, "pid": "4711"}));
+    assert_eq!(shown["usage"]["frontends"], serde_json::json!({"used": 5, "max": 10}));
+    assert_eq!(shown["outcomes"]["no_endpoints"], 1);
+    assert_eq!(shown["report"]["peers"][0]["state"], "direct");
+}
