@@ -10,8 +10,7 @@ pub(super) fn orphans(tree: &Tree) -> Vec<Finding> {
     let mut open: Vec<String> = tree.roots.iter().cloned().collect();
     while let Some(path) = open.pop() {
         if let Some(text) = tree.files.get(&path) {
-            let folder = folder_of_modules(&path, tree.roots.contains(&path));
-            open.extend(modules(text).map(|name| format!("{folder}{name}.rs")));
+            open.extend(modules(&path, tree.roots.contains(&path), text));
             reached.insert(path);
         }
     }
@@ -30,11 +29,20 @@ fn folder_of_modules(path: &str, is_root: bool) -> String {
     if is_root { folder } else { format!("{folder}{}/", file.trim_end_matches(".rs")) }
 }
 
-/// The names in lines such as `pub(crate) mod name;`.
-fn modules(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| {
-        let (before, name) = line.trim().strip_suffix(';')?.rsplit_once(' ')?;
-        (before == "mod" || before.starts_with("pub") && before.ends_with(" mod")).then_some(name)
+/// The files that lines such as `pub(crate) mod name;` lead to, with a line `#[path = "file.rs"]` before them or not.
+fn modules(path: &str, is_root: bool, text: &str) -> impl Iterator<Item = String> {
+    let folder = folder_of_modules(path, is_root);
+    let own_folder = path.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));
+    let mut named = None;
+    text.lines().filter_map(move |line| {
+        let line = line.trim();
+        if let Some(file) = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]")) {
+            named = Some(format!("{own_folder}{file}"));
+            return None;
+        }
+        let (before, name) = line.strip_suffix(';')?.rsplit_once(' ')?;
+        let is_module = before == "mod" || before.starts_with("pub") && before.ends_with(" mod");
+        is_module.then(|| named.take().unwrap_or_else(|| format!("{folder}{name}.rs")))
     })
 }
 
@@ -47,10 +55,14 @@ mod tests {
         let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
         let tree = Tree {
             files: [
-                file("a/src/lib.rs", "mod one;\n#[cfg(test)]\nmod tests {\n}\n"),
+                file(
+                    "a/src/lib.rs",
+                    "#[path = \"odd/place.rs\"]\nmod three;\nmod one;\n#[cfg(test)]\nmod tests {\n}\n",
+                ),
                 file("a/src/one.rs", "pub(crate) mod two;\n"),
                 file("a/src/one/two.rs", ""),
                 file("a/src/two.rs", ""),
+                file("a/src/odd/place.rs", ""),
                 file("a/build.rs", ""),
             ]
             .into(),
