@@ -115,9 +115,18 @@ fn denied(socket: &SockAddr<'_>, frontend: &Frontend) -> bool {
 
 #[inline(always)]
 fn translate(socket: &SockAddr<'_>, frontend: &Frontend, given: &Backend) -> Decision {
+    #[cfg(feature = "log")]
+    log(socket, given);
     socket.set(given.addr, given.port);
     counters::count_service(frontend.service, Outcome::Translated);
     Decision::Translated
+}
+
+#[cfg(feature = "log")]
+fn log(socket: &SockAddr<'_>, given: &Backend) {
+    let (asked, port) = (socket.addr().octets(), socket.port().get());
+    let (to, to_port) = (given.addr.octets(), given.port.get());
+    aya_log_ebpf::info!(socket.context(), "{:i} port {} -> {:i} port {}", asked, port, to, to_port);
 }
 
 #[inline(always)]

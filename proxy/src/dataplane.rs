@@ -11,6 +11,8 @@ use portolan_core::state::{Limits, Observed, Op};
 pub mod bpf;
 pub mod links;
 pub mod load;
+#[cfg(feature = "bpf-log")]
+mod log;
 pub mod routes;
 mod sys;
 

@@ -52,6 +52,8 @@ impl Programs {
         }
         let file = File::open(cgroup).with_context(|| format!("opening the cgroup {}", cgroup.display()))?;
         let cgroup_id = file.metadata()?.ino();
+        #[cfg(feature = "bpf-log")]
+        super::log::follow(&mut ebpf)?;
         Ok(Self { ebpf, cgroup: file, cgroup_id, pins: pins.clone() })
     }
 
