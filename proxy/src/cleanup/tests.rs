@@ -46,8 +46,8 @@ async fn settle(args: &CleanupArgs) {
 }
 
 /// What somebody else has, of all the same kinds.
-fn foreign(args: &CleanupArgs) {
-    uplink();
+async fn foreign(args: &CleanupArgs) {
+    uplink().await;
     ip("link add pnx type veth peer name pny");
     ip("route add 10.99.0.0/24 via 192.0.2.1");
     for (dir, file) in
@@ -71,15 +71,18 @@ fn machine(root: &Path) -> BTreeSet<String> {
     }
     let mut lines = BTreeSet::new();
     files(root, &mut lines);
-    for listing in ["-o link", "route show table all", "-6 route show table all"] {
+    for listing in ["-o link", "-4 route show table all", "-6 route show table main"] {
+        // The kernel's own routes for a link-local address appear some time after its interface.
         let text = ip(listing);
-        // Local routes of IPv6 come and go with the state of addresses, not with us.
-        lines.extend(
-            text.lines().filter(|line| !line.contains("fe80") && !line.contains("ff00")).map(str::to_owned),
-        );
+        lines.extend(text.lines().filter(|line| !line.contains("fe80")).map(str::to_owned));
     }
     lines.insert(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap());
     lines
+}
+
+fn assert_same(now: &BTreeSet<String>, then: &BTreeSet<String>) {
+    let (more, less): (Vec<_>, Vec<_>) = (now.difference(then).collect(), then.difference(now).collect());
+    assert!(more.is_empty() && less.is_empty(), "there is {more:#?} and there is no {less:#?}");
 }
 
 #[test]
@@ -87,14 +90,14 @@ fn the_machine_is_as_it_was_before() {
     sandbox::run(async {
         let dir = tempfile::tempdir().unwrap();
         let args = args(dir.path());
-        foreign(&args);
+        foreign(&args).await;
         fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         let before = machine(dir.path());
         settle(&args).await;
         let settled = machine(dir.path());
 
         let planned = clean(&CleanupArgs { dry_run: true, ..args.clone() }).await.unwrap();
-        assert_eq!(machine(dir.path()), settled, "a dry run changes nothing");
+        assert_same(&machine(dir.path()), &settled);
         let kinds: Vec<_> = planned.found.iter().map(Item::kind).collect();
         let expected = [
             "cni-configuration",
@@ -119,7 +122,7 @@ fn the_machine_is_as_it_was_before() {
         let report = clean(&args).await.unwrap();
         assert_eq!(report.found, planned.found);
         assert_eq!((report.remaining, report.errors), (vec![], vec![]));
-        assert_eq!(machine(dir.path()), before);
+        assert_same(&machine(dir.path()), &before);
         assert!(clean(&args).await.unwrap().found.is_empty());
     });
 }
@@ -145,7 +148,7 @@ fn settle_state_only(args: &CleanupArgs) {
 #[test]
 fn what_remains_is_named_and_the_journal_stays_with_it() {
     sandbox::run(async {
-        uplink();
+        uplink().await;
         let dir = tempfile::tempdir().unwrap();
         let args = args(dir.path());
         settle(&args).await;

@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn states_of_peers() {
         sandbox::run(async {
-            uplink();
+            uplink().await;
             ip("route add 198.51.100.0/24 via 192.0.2.1");
             ip("-6 route add 2001:db8:f::/48 via 2001:db8::1");
             ip("route add unreachable 192.0.2.66");

@@ -4,6 +4,10 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 
+use super::netlink::Netlink;
+use super::peers::{self, PeerState};
+use crate::dataplane::routes::Watch;
+
 /// Runs `test` in a fresh network namespace, on a thread and a runtime of its own.
 ///
 /// # Panics
@@ -28,11 +32,24 @@ pub(crate) fn ip(arguments: &str) -> String {
 }
 
 /// A link to a neighbour: `up0`, up, with 192.0.2.10/24 and 2001:db8::10/64.
-pub(crate) fn uplink() {
+pub(crate) async fn uplink() {
+    let mut watch = Watch::open().unwrap();
     ip("link set lo up");
     ip("link add up0 type veth peer name far0");
     ip("addr add 192.0.2.10/24 dev up0");
     ip("addr add 2001:db8::10/64 dev up0 nodad");
-    ip("link set up0 up");
     ip("link set far0 up");
+    ip("link set up0 up");
+    while !settled().await {
+        watch.anything().await;
+    }
+}
+
+/// Carrier and addresses of IPv6 are noticed by workers of the kernel, some time after the commands.
+async fn settled() -> bool {
+    let netlink = Netlink::open().unwrap();
+    let own = peers::state(&netlink, "2001:db8::10".parse().unwrap()).await.unwrap();
+    let other = peers::state(&netlink, "2001:db8::1".parse().unwrap()).await.unwrap();
+    let up = ["up0", "far0"].iter().all(|link| ip(&format!("-o link show {link}")).contains(" state UP "));
+    up && own == PeerState::Duplicate && other == PeerState::Direct
 }

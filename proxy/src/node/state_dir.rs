@@ -28,7 +28,14 @@ pub struct StateDir {
 /// Held as long as the process is the node's daemon; the kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process that is just being made has the file as well, until it executes.
+        let _ = self.file.unlock();
+    }
 }
 
 /// Why the lock is not ours.
@@ -119,7 +126,7 @@ impl StateDir {
                 file.set_len(0)
                     .and_then(|()| write!(file, "{}", std::process::id()))
                     .map_err(|error| self.error(error))?;
-                return Ok(Lock { _file: file });
+                return Ok(Lock { file });
             }
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use portolan_core::state::Problem;
 use serde::Serialize;
 
 use super::links::{self, Address, Link};
@@ -31,12 +32,41 @@ pub struct Uplinks {
     pub present: Vec<Uplink>,
     /// Names asked for by `--uplink` that no interface has.
     pub missing: Vec<String>,
+    /// InternalIPs of this node that none of its interfaces has.
+    pub absent: Vec<IpAddr>,
+    /// InternalIPs of this node that will go away by themselves: temporary or deprecated addresses of IPv6.
+    pub passing: Vec<IpAddr>,
 }
 
 impl Uplinks {
     /// Bytes that a packet of a pod may have: what every uplink carries.
     pub fn mtu(&self) -> u32 {
         self.present.iter().map(|uplink| uplink.mtu).min().unwrap_or(DEFAULT_MTU)
+    }
+
+    /// What is wrong with the uplinks, or with the addresses that the other nodes have of this one.
+    pub fn problems(&self) -> Vec<Problem> {
+        let missing = self.missing.iter().map(|name| Problem {
+            subject: format!("Uplink {name}"),
+            reason: "UplinkMissing",
+            message: format!("--uplink {name}: there is no interface of that name"),
+        });
+        let absent = self.absent.iter().map(|ip| Problem {
+            subject: format!("InternalIP {ip}"),
+            reason: "InternalIPAbsent",
+            message:
+                "the Node object says so, but no interface of this node has the address: other nodes cannot \
+                      reach its pods; check --node-ip of the kubelet"
+                    .to_owned(),
+        });
+        let passing = self.passing.iter().map(|ip| Problem {
+            subject: format!("InternalIP {ip}"),
+            reason: "InternalIPTemporary",
+            message: "other nodes route to this node's pods by an address that is temporary or deprecated; give the \
+                      kubelet a lasting one with --node-ip"
+                .to_owned(),
+        });
+        missing.chain(absent).chain(passing).collect()
     }
 }
 
@@ -51,15 +81,22 @@ pub async fn find(
     forced: &[String],
 ) -> Result<Uplinks, NetlinkError> {
     let links = links::links(netlink).await?;
-    if !forced.is_empty() {
-        return Ok(named(&links, forced));
-    }
     let addresses = links::addresses(netlink).await?;
-    let mut present = carrying(&links, &addresses, internal_ips);
-    if present.is_empty() {
-        present = numbered(&links, &default_interfaces(netlink).await?);
+    let mut uplinks = named(&links, forced);
+    if forced.is_empty() {
+        uplinks.present = carrying(&links, &addresses, internal_ips);
+        if uplinks.present.is_empty() {
+            uplinks.present = numbered(&links, &default_interfaces(netlink).await?);
+        }
     }
-    Ok(Uplinks { present, missing: Vec::new() })
+    for ip in internal_ips {
+        match addresses.iter().find(|address| address.ip == *ip) {
+            None => uplinks.absent.push(*ip),
+            Some(address) if address.passing => uplinks.passing.push(*ip),
+            Some(_) => {}
+        }
+    }
+    Ok(uplinks)
 }
 
 /// The interfaces of default routes of the main table, all next hops of each.
@@ -91,7 +128,8 @@ fn named(links: &[Link], names: &[String]) -> Uplinks {
     let (present, missing): (Vec<_>, Vec<_>) =
         names.iter().partition(|name| by_name.contains_key(name.as_str()));
     let present: BTreeSet<u32> = present.iter().map(|name| by_name[name.as_str()].index).collect();
-    Uplinks { present: numbered(links, &present), missing: missing.into_iter().cloned().collect() }
+    let missing = missing.into_iter().cloned().collect();
+    Uplinks { present: numbered(links, &present), missing, ..Uplinks::default() }
 }
 
 fn carrying(links: &[Link], addresses: &[Address], internal_ips: &[IpAddr]) -> Vec<Uplink> {
@@ -122,7 +160,7 @@ mod tests {
     #[test]
     fn addresses_of_the_node_decide_and_default_routes_where_they_cannot() {
         sandbox::run(async {
-            uplink();
+            uplink().await;
             ip("link add up1 mtu 1400 type veth peer name far1");
             ip("addr add 198.51.100.10/24 dev up1");
             ip("addr add 203.0.113.1/32 dev lo");
@@ -142,9 +180,24 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_others_cannot_rely_on_are_told() {
+        sandbox::run(async {
+            uplink().await;
+            ip("addr add 2001:db8::66/64 dev up0 nodad preferred_lft 0");
+            ip("addr add 192.0.2.11/24 dev up0");
+            let ips =
+                ["192.0.2.11", "192.0.2.12", "2001:db8::10", "2001:db8::66"].map(|ip| ip.parse().unwrap());
+            let uplinks = find(&Netlink::open().unwrap(), &ips, &["absent".to_owned()]).await.unwrap();
+            assert_eq!((&*uplinks.absent, &*uplinks.passing), (&ips[1..2], &ips[3..]));
+            let reasons: Vec<_> = uplinks.problems().into_iter().map(|problem| problem.reason).collect();
+            assert_eq!(reasons, ["UplinkMissing", "InternalIPAbsent", "InternalIPTemporary"]);
+        });
+    }
+
+    #[test]
     fn the_mtu_is_what_every_uplink_carries() {
         sandbox::run(async {
-            uplink();
+            uplink().await;
             ip("link add up1 mtu 1400 type veth peer name far1");
             let netlink = Netlink::open().unwrap();
             let forced = ["up1", "up0", "up0", "absent"].map(str::to_owned);

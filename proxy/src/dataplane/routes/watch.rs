@@ -91,6 +91,11 @@ impl Watch {
 
 #[cfg(test)]
 impl Watch {
+    /// Waits for a notice, whether it matters or not.
+    pub(crate) async fn anything(&mut self) {
+        std::future::poll_fn(|cx| self.socket.poll_recv_from_full(cx)).await.unwrap();
+    }
+
     /// Leaves the kernel hardly any room for notices.
     pub(crate) fn shrink(&self) {
         self.socket.socket_ref().set_rx_buf_sz(1_u32).unwrap();

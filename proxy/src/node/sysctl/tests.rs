@@ -44,7 +44,7 @@ fn start(forwarding: &str) {
 #[test]
 fn forwarding_is_switched_on_and_put_back_exactly() {
     sandbox::run(async {
-        uplink();
+        uplink().await;
         start("0");
         set("net/ipv4/conf/up0/forwarding", "1");
         set("net/ipv6/conf/far0/forwarding", "1");
@@ -92,7 +92,7 @@ fn a_family_without_pods_is_left_alone() {
 #[test]
 fn an_interface_keeps_listening_to_its_router() {
     sandbox::run(async {
-        uplink();
+        uplink().await;
         start("0");
         ip("link add name tag.7 type veth peer name far7");
         ip("-6 route add default via 2001:db8::1 dev up0 proto ra");
