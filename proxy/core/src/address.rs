@@ -121,10 +121,7 @@ pub(crate) fn special_net(net: IpNetwork) -> Option<&'static str> {
 }
 
 fn special_range(range: Prefix) -> Option<&'static str> {
-    SPECIAL
-        .iter()
-        .find(|(addr, len, _)| range.overlaps(Prefix::new(*addr, *len)))
-        .map(|(_, _, what)| *what)
+    SPECIAL.iter().find(|(addr, len, _)| range.overlaps(Prefix::new(*addr, *len))).map(|(_, _, what)| *what)
 }
 
 #[cfg(test)]
@@ -174,12 +171,22 @@ mod tests {
     #[test]
     fn prefixes_know_what_they_hold() {
         let v4 = Prefix::of("10.96.3.4/12".parse().unwrap());
-        assert!(v4.contains(ip("10.111.255.255")) && !v4.contains(ip("10.112.0.0")) && !v4.contains(ip("fd00::1")));
+        assert!(
+            v4.contains(ip("10.111.255.255"))
+                && !v4.contains(ip("10.112.0.0"))
+                && !v4.contains(ip("fd00::1"))
+        );
         assert_eq!(v4.addr(), Addr::from(ip("10.96.0.0")));
         assert_eq!(v4.mask(), Addr::from(ip("ffff:ffff:ffff:ffff:ffff:ffff:fff0:0")));
-        assert_eq!(Prefix::of("0.0.0.0/0".parse().unwrap()).mask(), Addr::from(ip("ffff:ffff:ffff:ffff:ffff:ffff::")));
+        assert_eq!(
+            Prefix::of("0.0.0.0/0".parse().unwrap()).mask(),
+            Addr::from(ip("ffff:ffff:ffff:ffff:ffff:ffff::"))
+        );
         assert_eq!(Prefix::of("::/0".parse().unwrap()).mask(), Addr::ANY_V6);
-        assert_eq!(Prefix::common(ip("10.0.0.1"), ip("10.0.3.1")), Prefix::of("10.0.0.0/22".parse().unwrap()));
+        assert_eq!(
+            Prefix::common(ip("10.0.0.1"), ip("10.0.3.1")),
+            Prefix::of("10.0.0.0/22".parse().unwrap())
+        );
         assert_eq!(Prefix::common(ip("fd00::7"), ip("fd00::7")), Prefix::of("fd00::7/128".parse().unwrap()));
     }
 }

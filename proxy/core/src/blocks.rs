@@ -21,6 +21,8 @@ pub(crate) struct Blocks {
     /// Base → length; neighbours are merged.
     free: BTreeMap<u32, u32>,
     returned: Quarantine<Set>,
+    /// How many elements blocks have in all.
+    used: u32,
     /// Nothing above was ever given out.
     touched: u32,
 }
@@ -50,6 +52,7 @@ impl Blocks {
             by_content: BTreeMap::new(),
             free: BTreeMap::new(),
             returned: Quarantine::default(),
+            used: 0,
             touched: 0,
         };
         let mut uses: BTreeMap<Set, u32> = BTreeMap::new();
@@ -85,7 +88,13 @@ impl Blocks {
         if let Some(content) = content {
             self.by_content.entry(Arc::clone(&content)).or_insert(set.base);
             self.blocks.insert(set.base, Block { content, uses });
+            self.used += set.count;
         }
+    }
+
+    /// How many elements frontends point to.
+    pub(crate) fn used(&self) -> u32 {
+        self.used
     }
 
     /// Nothing above this index was ever given out.
@@ -104,12 +113,14 @@ impl Blocks {
             let base = self.by_content[content];
             return Some(Taken { set: Set { base, count }, new: false });
         }
-        let (base, room) = self.free.iter().find(|(_, room)| **room >= count).map(|(base, room)| (*base, *room))?;
+        let (base, room) =
+            self.free.iter().find(|(_, room)| **room >= count).map(|(base, room)| (*base, *room))?;
         self.free.remove(&base);
         if room > count {
             self.free.insert(base + count, room - count);
         }
         self.touched = self.touched.max(base + count);
+        self.used += count;
         self.by_content.insert(Arc::clone(content), base);
         self.blocks.insert(base, Block { content: Arc::clone(content), uses: 1 });
         Some(Taken { set: Set { base, count }, new: true })
@@ -117,7 +128,10 @@ impl Blocks {
 
     /// What a set holds; `None` when it is empty or was never whole.
     pub(crate) fn content(&self, set: Set) -> Option<&Backends> {
-        self.blocks.get(&set.base).map(|block| &block.content).filter(|content| content.len() == set.count as usize)
+        self.blocks
+            .get(&set.base)
+            .map(|block| &block.content)
+            .filter(|content| content.len() == set.count as usize)
     }
 
     /// One set fewer points to a block that the kernel has seen.
@@ -136,7 +150,8 @@ impl Blocks {
 
     /// Says whether it was the last one.
     fn forget(&mut self, set: Set) -> bool {
-        let Some(block) = self.blocks.get_mut(&set.base).filter(|block| block.content.len() == set.count as usize)
+        let Some(block) =
+            self.blocks.get_mut(&set.base).filter(|block| block.content.len() == set.count as usize)
         else {
             return false;
         };
@@ -148,11 +163,13 @@ impl Blocks {
             self.by_content.remove(&block.content);
         }
         self.blocks.remove(&set.base);
+        self.used -= set.count;
         true
     }
 
     fn insert_free(&mut self, Set { mut base, mut count }: Set) {
-        if let Some((before, room)) = self.free.range(..base).next_back().map(|(before, room)| (*before, *room))
+        if let Some((before, room)) =
+            self.free.range(..base).next_back().map(|(before, room)| (*before, *room))
             && before + room == base
         {
             self.free.remove(&before);

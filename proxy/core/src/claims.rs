@@ -39,14 +39,24 @@ impl Claims {
     }
 
     /// Removes a claim; the other Services that it may concern go into `concerned`.
-    pub(crate) fn remove(&mut self, key: FrontendKey, claim: Claim, concerned: &mut BTreeSet<Arc<ObjectName>>) {
+    pub(crate) fn remove(
+        &mut self,
+        key: FrontendKey,
+        claim: Claim,
+        concerned: &mut BTreeSet<Arc<ObjectName>>,
+    ) {
         self.concerned(key, &claim.service, concerned);
         self.claims.remove(&(key, claim));
     }
 
     /// The Service that gets what `service` claims. A cluster IP belongs to its Service with all its ports: no other
     /// may serve there on a port that happens to be free.
-    pub(crate) fn winner(&self, key: FrontendKey, role: Role, service: &ObjectName) -> Option<&Arc<ObjectName>> {
+    pub(crate) fn winner(
+        &self,
+        key: FrontendKey,
+        role: Role,
+        service: &ObjectName,
+    ) -> Option<&Arc<ObjectName>> {
         if role.is_foreign()
             && let Some(owner) = self.first(FrontendKey::address(key.addr))
             && **owner != *service

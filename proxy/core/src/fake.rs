@@ -34,7 +34,15 @@ pub struct Kernel {
 impl Kernel {
     /// A kernel with empty maps of these sizes.
     pub fn new(limits: Limits) -> Self {
-        Self { state: Observed::default(), limits, sets: BTreeMap::new(), carriers: BTreeMap::new() }
+        Self::holding(Observed::default(), limits)
+    }
+
+    /// A kernel in this state, whatever it is.
+    pub fn holding(state: Observed, limits: Limits) -> Self {
+        let mut kernel = Self { state, limits, sets: BTreeMap::new(), carriers: BTreeMap::new() };
+        let frontends: Vec<Frontend> = kernel.state.frontends.values().copied().collect();
+        frontends.iter().for_each(|frontend| kernel.count(frontend, true));
+        kernel
     }
 
     /// What a daemon reads at its start.

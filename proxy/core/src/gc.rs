@@ -62,7 +62,10 @@ mod tests {
 
     fn pod(owner: Owner, since: u64) -> (Addr, PodEntry) {
         let (ifindex, pod_mac, host_mac, pad) = (7, [2; 6], [3; 6], [0; 4]);
-        (Addr::from_v4([10, 0, 0, 1]), PodEntry { owner, since, state: PodState::READY, ifindex, pod_mac, host_mac, pad })
+        (
+            Addr::from_v4([10, 0, 0, 1]),
+            PodEntry { owner, since, state: PodState::READY, ifindex, pod_mac, host_mac, pad },
+        )
     }
 
     /// Runs rounds at these seconds; says at which one the owner, begun at second 100, was released.
@@ -99,7 +102,9 @@ mod tests {
         let attachments = BTreeMap::from([(owner(1), 950 * SECOND)]);
         let at = |second: u64| {
             let pods = [pod(owner(1), 100 * SECOND)];
-            suspects(pods, &attachments, &BTreeSet::new(), &previous, second * SECOND).release.contains(&owner(1))
+            suspects(pods, &attachments, &BTreeSet::new(), &previous, second * SECOND)
+                .release
+                .contains(&owner(1))
         };
         assert!(!at(1009) && at(1010));
     }

@@ -13,6 +13,7 @@ pub(crate) struct Ids {
     next: u32,
     free: BTreeSet<u32>,
     returned: Quarantine<u32>,
+    used: u32,
 }
 
 impl Ids {
@@ -20,9 +21,15 @@ impl Ids {
     /// moment ago.
     pub(crate) fn new(limit: u32, used: &BTreeSet<u32>, next: u32) -> Self {
         let next = used.last().map_or(1, |last| last.saturating_add(1)).max(next).max(1);
-        let mut ids = Self { limit, next, free: BTreeSet::new(), returned: Quarantine::default() };
-        (1..next.min(limit)).filter(|id| !used.contains(id)).for_each(|id| ids.release(id));
-        ids
+        let mut returned = Quarantine::default();
+        (1..next.min(limit)).filter(|id| !used.contains(id)).for_each(|id| returned.put(id));
+        let used = u32::try_from(used.len()).expect("ids are different u32s");
+        Self { limit, next, free: BTreeSet::new(), returned, used }
+    }
+
+    /// How many ids are in use.
+    pub(crate) fn used(&self) -> u32 {
+        self.used
     }
 
     /// The lowest id that was never given out.
@@ -32,22 +39,21 @@ impl Ids {
 
     /// A free id; `None`: all are in use or in quarantine.
     pub(crate) fn allocate(&mut self) -> Option<u32> {
-        if let Some(id) = self.free.pop_first() {
-            return Some(id);
-        }
-        (self.next < self.limit).then(|| {
-            self.next += 1;
-            self.next - 1
-        })
+        let id = self.free.pop_first().or_else(|| (self.next < self.limit).then_some(self.next))?;
+        self.next = self.next.max(id + 1);
+        self.used += 1;
+        Some(id)
     }
 
     /// Gives back an id that the kernel has seen.
     pub(crate) fn release(&mut self, id: u32) {
+        self.used -= 1;
         self.returned.put(id);
     }
 
     /// Gives back an id that the kernel has not seen.
     pub(crate) fn abandon(&mut self, id: u32) {
+        self.used -= 1;
         self.free.insert(id);
     }
 

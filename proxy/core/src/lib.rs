@@ -37,5 +37,5 @@ mod quarantine;
 pub mod reconcile;
 mod routes;
 pub mod state;
-
-
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,11 @@ impl Model {
     pub fn local_ready(&self, service: &ObjectName) -> usize {
         let served = self.slices.of(service).filter(|slice| !slice.ports.is_empty());
         let members = served.flat_map(|slice| slice.endpoints.iter());
-        members.filter(|member| member.local && member.ready).map(|member| member.addr).collect::<BTreeSet<IpAddr>>().len()
+        members
+            .filter(|member| member.local && member.ready)
+            .map(|member| member.addr)
+            .collect::<BTreeSet<IpAddr>>()
+            .len()
     }
 
     pub(crate) fn node_name(&self) -> &str {
@@ -187,7 +191,7 @@ impl Model {
     }
 
     fn names(&self, kind: Kind) -> Vec<ObjectName> {
-        let of_cluster = |name: &Box<str>| ObjectName::new("", name.clone());
+        let of_cluster = |name: &_| ObjectName::new("", Box::clone(name));
         match kind {
             Kind::Service => self.services.keys().cloned().collect(),
             Kind::EndpointSlice => self.slices.names().cloned().collect(),

@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 
 use crate::diff::Batch;
 use crate::model::Model;
-use crate::state::{Limits, Observed, Op, Problem, RouteTarget};
+use crate::state::{Limits, Observed, Op, Problem, RouteTarget, Usage};
 use services::Services;
 use surroundings::Surroundings;
 
@@ -81,6 +81,11 @@ impl Reconciler {
         self.surroundings.step(model, &dirty, everything, self.services.mirror(), &mut batch);
         let retry_at_ms = [self.services.retry_at_ms(now_ms), self.surroundings.retry_at_ms(now_ms)];
         Step { ops: batch.into_ops(), retry_at_ms: retry_at_ms.into_iter().flatten().min() }
+    }
+
+    /// How much of the maps is in use.
+    pub fn usage(&self) -> Usage {
+        self.services.mirror().usage()
     }
 
     /// What could not be done as the objects ask, as of the last step.

@@ -75,6 +75,17 @@ pub struct Limits {
     pub node_addrs: u32,
 }
 
+/// How much of the maps is in use; compare [`Limits`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Entries of `FRONTENDS`.
+    pub frontends: u32,
+    /// Elements of `BACKENDS` that a frontend points to.
+    pub backends: u32,
+    /// Service ports.
+    pub services: u32,
+}
+
 /// Something that could not be done as the objects ask. It concerns its subject only; everything else is served.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {

@@ -54,7 +54,8 @@ pub(crate) fn assign(current: &Slots, allocated: &BTreeSet<Prefix>, extra: &[Pre
     let wanted = allocated.iter().map(|range| entry(*range, ServiceCidr::IN_USE | ServiceCidr::ALLOCATED));
     let mut missing = place(&mut slots, current, 0, wanted);
     let first = slots.iter().rposition(|slot| *slot != ServiceCidr::EMPTY).map_or(0, |last| last + 1);
-    missing += place(&mut slots, current, first, extra.iter().map(|range| entry(*range, ServiceCidr::IN_USE)));
+    missing +=
+        place(&mut slots, current, first, extra.iter().map(|range| entry(*range, ServiceCidr::IN_USE)));
     (slots, missing)
 }
 
@@ -75,7 +76,12 @@ fn entry(range: Prefix, flags: u32) -> ServiceCidr {
 }
 
 /// Places entries from the slot `first` on.
-fn place(slots: &mut Slots, current: &Slots, first: usize, wanted: impl Iterator<Item = ServiceCidr>) -> usize {
+fn place(
+    slots: &mut Slots,
+    current: &Slots,
+    first: usize,
+    wanted: impl Iterator<Item = ServiceCidr>,
+) -> usize {
     let kept = |entry: &ServiceCidr| (first..SLOTS).find(|slot| current[*slot] == *entry);
     let (stay, come): (Vec<_>, Vec<_>) = wanted.partition(|entry| kept(entry).is_some());
     for entry in stay {

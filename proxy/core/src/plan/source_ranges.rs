@@ -14,7 +14,8 @@ pub(crate) fn denied(service: &Service, node: Option<&Node>, family: Family) -> 
     if ranges.is_empty() {
         return 0;
     }
-    let (pods, nodes) = node.map_or((false, false), |node| (covers_pods(&ranges, node), covers_node(&ranges, node)));
+    let (pods, nodes) =
+        node.map_or((false, false), |node| (covers_pods(&ranges, node), covers_node(&ranges, node)));
     let deny = |covered: bool, flag: u32| if covered { 0 } else { flag };
     deny(pods, FrontendFlags::DENY_PODS) | deny(nodes, FrontendFlags::DENY_NODE)
 }

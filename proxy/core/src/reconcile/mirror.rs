@@ -12,7 +12,7 @@ use crate::ids::Ids;
 use crate::names;
 use crate::object::{ObjectName, Service};
 use crate::plan::{Backends, Wanted};
-use crate::state::{Limits, Observed};
+use crate::state::{Limits, Observed, Usage};
 
 /// A frontend in the kernel.
 #[derive(Clone, Debug)]
@@ -52,11 +52,18 @@ struct Change {
 }
 
 impl Mirror {
+    /// How much of the maps is in use.
+    pub(crate) fn usage(&self) -> Usage {
+        let frontends = u32::try_from(self.frontends.len()).expect("there are fewer than the limit, a u32");
+        Usage { frontends, backends: self.blocks.used(), services: self.ids.used() }
+    }
+
     /// A mirror of a kernel in this state; `before`: what was in use or in quarantine before it was read again.
     pub(crate) fn adopt(observed: &Observed, limits: Limits, before: Option<&Self>) -> Self {
         let (touched, next) = before.map_or((0, 0), |mirror| (mirror.blocks.touched(), mirror.ids.next()));
         let carried = observed.frontends.values().map(|frontend| frontend.service);
-        let used: BTreeSet<u32> = observed.services.keys().copied().chain(carried).filter(|id| *id != 0).collect();
+        let used: BTreeSet<u32> =
+            observed.services.keys().copied().chain(carried).filter(|id| *id != 0).collect();
         let programmed = |(key, frontend): (&FrontendKey, &Frontend)| {
             (*key, Programmed { frontend: *frontend, owner: None })
         };
@@ -101,7 +108,11 @@ impl Mirror {
         }
         for wanted in wanted {
             let (port, proto) = wanted.port.map_or((0, Proto::ANY), |index| number(service, index));
-            let id = change.ports.iter().find(|other| (other.port, other.proto) == (port, proto)).map_or(0, |p| p.id);
+            let id = change
+                .ports
+                .iter()
+                .find(|other| (other.port, other.proto) == (port, proto))
+                .map_or(0, |p| p.id);
             let frontend = Frontend {
                 inside: self.take(change, &wanted.inside)?,
                 outside: self.take(change, &wanted.outside)?,
@@ -133,7 +144,8 @@ impl Mirror {
         ports: &[PortId],
     ) -> Result<(), Full> {
         let (port, proto) = number(service, index);
-        let known = ports.iter().find(|known| (known.port, known.proto) == (port, proto)).map(|known| known.id);
+        let known =
+            ports.iter().find(|known| (known.port, known.proto) == (port, proto)).map(|known| known.id);
         let id = match known {
             Some(id) => id,
             None => {
@@ -160,7 +172,8 @@ impl Mirror {
         batch: &mut Batch,
     ) -> Box<[PortId]> {
         for port in change.ports.iter().filter(|port| !ports.contains(port)) {
-            let named = service.ports.iter().find(|other| (other.port, other.proto) == (port.port, port.proto));
+            let named =
+                service.ports.iter().find(|other| (other.port, other.proto) == (port.port, port.proto));
             let named = named.expect("ids are taken for ports of the Service");
             batch.services.push((port.id, Box::new(names::service_info(&service.name, named))));
         }
@@ -198,7 +211,11 @@ impl Mirror {
     }
 
     /// The backends that a frontend of a Service has now, inside and outside.
-    pub(crate) fn backends(&self, key: FrontendKey, owner: &ObjectName) -> (Option<&Backends>, Option<&Backends>) {
+    pub(crate) fn backends(
+        &self,
+        key: FrontendKey,
+        owner: &ObjectName,
+    ) -> (Option<&Backends>, Option<&Backends>) {
         let owned = |programmed: &&Programmed| programmed.owner.as_deref() == Some(owner);
         self.frontends.get(&key).filter(owned).map_or((None, None), |Programmed { frontend, .. }| {
             (self.blocks.content(frontend.inside), self.blocks.content(frontend.outside))
@@ -220,6 +237,11 @@ impl Mirror {
             programmed.owner = None;
             given_up.push(key);
         }
+    }
+
+    /// The ids that frontends carry.
+    pub(crate) fn carried_ids(&self) -> BTreeSet<u32> {
+        self.frontends.values().map(|programmed| programmed.frontend.service).collect()
     }
 
     /// Ends the quarantine of what has been in it long enough; says whether there was something.

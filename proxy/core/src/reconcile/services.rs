@@ -96,10 +96,19 @@ impl Services {
                 self.mirror.delete(key, batch);
             }
         }
-        for id in std::mem::take(&mut self.surplus) {
-            self.mirror.delete_id(id, batch);
-        }
+        self.drop_surplus(batch);
         self.room = !batch.gone_frontends.is_empty();
+    }
+
+    /// A Service that has no room for what it is now may still have frontends that carry a surplus id.
+    fn drop_surplus(&mut self, batch: &mut Batch) {
+        if !self.surplus.is_empty() {
+            let carried = self.mirror.carried_ids();
+            let (stay, gone) =
+                std::mem::take(&mut self.surplus).into_iter().partition(|id| carried.contains(id));
+            self.surplus = stay;
+            BTreeSet::into_iter(gone).for_each(|id| self.mirror.delete_id(id, batch));
+        }
     }
 
     /// The name as everything here shares it.
@@ -113,7 +122,8 @@ impl Services {
         for name in names {
             let service = model.service(&name);
             let created = service.map_or(0, |service| service.created);
-            let asked = service.map(|service| frontends::asked(service, &self.reserved).0).unwrap_or_default();
+            let asked =
+                service.map(|service| frontends::asked(service, &self.reserved).0).unwrap_or_default();
             let new: Box<[_]> = asked.into_iter().map(|asked| (asked.key, asked.role)).collect();
             let entry = self.entries.entry(Arc::clone(&name)).or_default();
             let same_age = entry.created == created;
@@ -239,6 +249,8 @@ fn conflict(name: &ObjectName, asked: &Asked, winner: &ObjectName) -> Problem {
     Problem {
         subject: format!("Service {name}"),
         reason: "FrontendConflict",
-        message: format!("{place} belongs to Service {winner}: it is not served for this one, give it another"),
+        message: format!(
+            "{place} belongs to Service {winner}: it is not served for this one, give it another"
+        ),
     }
 }

@@ -122,7 +122,9 @@ impl Surroundings {
                     Some(why) => self.node_problems.push(Problem {
                         subject: format!("Node {}", node.name),
                         reason: "AddressRefused",
-                        message: format!("status.addresses has {addr}, which is {why}: no nodePort is served there"),
+                        message: format!(
+                            "status.addresses has {addr}, which is {why}: no nodePort is served there"
+                        ),
                     }),
                 }
             }
@@ -181,7 +183,8 @@ impl Surroundings {
         let (node_port_min, node_port_max) = node_ports(mirror).unwrap_or((1, 0));
         let used = self.slots.iter().rposition(|slot| *slot != ServiceCidr::EMPTY).map_or(0, |last| last + 1);
         let service_cidrs = u32::try_from(used).expect("there are 16 slots");
-        let after = Settings { node_netns: self.facts.node_netns, service_cidrs, node_port_min, node_port_max };
+        let after =
+            Settings { node_netns: self.facts.node_netns, service_cidrs, node_port_min, node_port_max };
         let wide = widened(&self.settings, after);
         batch.wide_settings = (wide != self.settings).then_some(wide);
         batch.settings = (after != wide).then_some(after);

@@ -89,10 +89,15 @@ impl Services {
 }
 
 /// Whose cluster IP an address is.
-fn cluster_ips(observed: &Observed, owners: &BTreeMap<u32, Arc<ObjectName>>) -> BTreeMap<Addr, Arc<ObjectName>> {
+fn cluster_ips(
+    observed: &Observed,
+    owners: &BTreeMap<u32, Arc<ObjectName>>,
+) -> BTreeMap<Addr, Arc<ObjectName>> {
     let of_services =
         observed.frontends.iter().filter(|(_, frontend)| frontend.flags & FrontendFlags::CLUSTER_IP != 0);
     of_services
-        .filter_map(|(key, frontend)| owners.get(&frontend.service).map(|owner| (key.addr, Arc::clone(owner))))
+        .filter_map(|(key, frontend)| {
+            owners.get(&frontend.service).map(|owner| (key.addr, Arc::clone(owner)))
+        })
         .collect()
 }

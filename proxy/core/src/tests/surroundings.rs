@@ -1,0 +1,146 @@
+//! Settings, Service ranges, node addresses, routes.
+
+use std::collections::BTreeMap;
+
+use portolan_abi::{Proto, Settings};
+
+use super::cluster::{Cluster, OWN};
+use super::objects::{apply, delete, ips, node, port, service, service_cidr};
+use crate::object::{Kind, Node, Object, Service};
+use crate::state::Op;
+
+fn with_node_port(name: &str, last: u8, node_port: u16) -> Service {
+    Service {
+        ports: vec![port("http", Proto::TCP, 80, node_port)],
+        ..service("shop", name, &format!("10.96.0.{last}"))
+    }
+}
+
+/// The range of nodePorts in each write of the settings, and `+` or `-` where a nodePort is added or removed.
+fn sequence(ops: &[Op]) -> Vec<String> {
+    let show = |op: &Op| match op {
+        Op::PutSettings(Settings { node_port_min, node_port_max, .. }) => {
+            Some(format!("{node_port_min}-{node_port_max}"))
+        }
+        Op::PutFrontend(key, _) if key.addr == key.addr.any() => Some("+".into()),
+        Op::DeleteFrontend(key) if key.addr == key.addr.any() => Some("-".into()),
+        Op::PutService(..)
+        | Op::PutBackends(..)
+        | Op::PutFrontend(..)
+        | Op::DeleteFrontend(_)
+        | Op::DeleteService(_)
+        | Op::PutNodeAddr(_)
+        | Op::DeleteNodeAddr(_)
+        | Op::PutServiceCidr(..)
+        | Op::PutRoute(..)
+        | Op::DeleteRoute(_) => None,
+    };
+    ops.iter().filter_map(show).collect()
+}
+
+#[test]
+fn the_range_of_node_ports_is_exact_and_never_too_small() {
+    let mut cluster = Cluster::of([]);
+    assert_eq!(
+        cluster.kernel.observed().settings,
+        Settings { node_netns: 1, service_cidrs: 0, node_port_min: 1, node_port_max: 0 }
+    );
+    let apply = |name, last, node_port| apply(with_node_port(name, last, node_port));
+    assert_eq!(sequence(&cluster.handle([apply("a", 1, 30100)])), ["30100-30100", "+"]);
+    assert_eq!(sequence(&cluster.handle([apply("b", 2, 30200)])), ["30100-30200", "+"]);
+    assert_eq!(sequence(&cluster.handle([apply("a", 1, 30300)])), ["30100-30300", "+", "-", "30200-30300"]);
+    assert_eq!(sequence(&cluster.handle([delete(Kind::Service, "shop", "b")])), ["-", "30300-30300"]);
+    assert_eq!(sequence(&cluster.handle([delete(Kind::Service, "shop", "a")])), ["-", "1-0"]);
+}
+
+#[test]
+fn cluster_ips_outside_of_all_ranges_have_a_range_of_their_own() {
+    let mut cluster = Cluster::of([
+        Object::from(service_cidr("kubernetes", "10.96.0.0/16 10.96.0.0/16 fd00:96::/112")),
+        service("shop", "in", "10.96.0.1 fd00:96::1").into(),
+    ]);
+    let ranges = |cluster: &Cluster| -> Vec<String> {
+        cluster
+            .dump()
+            .lines()
+            .filter_map(|line| line.strip_prefix("service-cidr "))
+            .map(str::to_owned)
+            .collect()
+    };
+    let own = ["10.96.0.0/16 allocated", "fd00:96::/112 allocated"];
+    assert_eq!(ranges(&cluster), own);
+    cluster.handle([apply(service("shop", "out", "10.97.0.1"))]);
+    assert_eq!(ranges(&cluster), ["10.96.0.0/16 allocated", "10.97.0.1/32", "fd00:96::/112 allocated"]);
+    cluster.handle([apply(service("shop", "far", "10.97.0.6"))]);
+    assert_eq!(ranges(&cluster), ["10.96.0.0/16 allocated", "10.97.0.0/29", "fd00:96::/112 allocated"]);
+    assert_eq!(cluster.kernel.observed().settings.service_cidrs, 3);
+    cluster.handle([delete(Kind::Service, "shop", "out"), delete(Kind::Service, "shop", "far")]);
+    assert_eq!(ranges(&cluster), own);
+    assert_eq!(cluster.kernel.observed().settings.service_cidrs, 2);
+    cluster.handle([delete(Kind::ServiceCidr, "", "kubernetes")]);
+    assert_eq!(ranges(&cluster), ["10.96.0.1/32", "fd00:96::1/128"]);
+}
+
+#[test]
+fn a_range_that_holds_everything_is_refused() {
+    let cluster = Cluster::of([Object::from(service_cidr("bad", "0.0.0.0/0 127.0.0.0/16 10.96.0.0/16"))]);
+    assert_eq!(cluster.kernel.observed().service_cidrs.len(), 1);
+    assert_eq!(cluster.problems(), vec!["ServiceCIDR bad ServiceCidrRefused"; 2]);
+}
+
+#[test]
+fn too_many_ranges() {
+    let many: String = (0..17).map(|n| format!("10.{n}.0.0/16 ")).collect();
+    let mut cluster = Cluster::of([service_cidr("many", &many).into()]);
+    assert_eq!(cluster.problems(), ["ServiceCIDRs ServiceCidrsFull"]);
+    cluster.handle([apply(service_cidr("many", "10.1.0.0/16"))]);
+    assert!(cluster.problems().is_empty());
+}
+
+#[test]
+fn node_addresses_are_those_of_all_nodes() {
+    let other = Node { external_ips: ips("203.0.113.7"), ..node("node-b", "192.168.0.2 fd00::2", "") };
+    let mut cluster = Cluster::of([node(OWN, "192.168.0.1 127.0.0.1", "").into(), other.into()]);
+    let addrs = |cluster: &Cluster| -> Vec<String> {
+        cluster.kernel.observed().node_addrs.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(addrs(&cluster), ["192.168.0.1", "192.168.0.2", "203.0.113.7", "fd00::2"]);
+    assert_eq!(cluster.problems(), ["Node node-a AddressRefused"]);
+    let ops = cluster.handle([apply(node("node-b", "192.168.0.3", ""))]);
+    assert!(matches!(
+        ops[..],
+        [Op::PutNodeAddr(_), Op::DeleteNodeAddr(_), Op::DeleteNodeAddr(_), Op::DeleteNodeAddr(_)]
+    ));
+    assert_eq!(addrs(&cluster), ["192.168.0.1", "192.168.0.3"]);
+}
+
+#[test]
+fn a_deleted_route_comes_back_and_a_moved_one_is_replaced() {
+    let mut cluster = Cluster::of([
+        node(OWN, "192.168.0.1", "10.0.0.0/24").into(),
+        node("node-b", "192.168.0.2", "10.0.1.0/24").into(),
+    ]);
+    let routes = cluster.kernel.observed().routes;
+    assert_eq!(routes.len(), 2);
+    cluster.reconciler.routes_changed(routes.clone());
+    assert!(cluster.step().ops.is_empty());
+    cluster.reconciler.routes_changed(BTreeMap::new());
+    let puts: Vec<Op> = routes.iter().map(|(cidr, target)| Op::PutRoute(*cidr, *target)).collect();
+    assert_eq!(cluster.step().ops, puts);
+    let ops = cluster.handle([
+        apply(node("node-b", "192.168.0.2", "")),
+        apply(node("node-c", "192.168.0.3", "10.0.1.0/24")),
+    ]);
+    assert!(matches!(ops[..], [Op::PutNodeAddr(_), Op::PutRoute(..)]), "{ops:?}");
+}
+
+#[test]
+fn routes_that_are_not_ours_to_keep_are_left_alone() {
+    let mut cluster = Cluster::of([node("node-b", "192.168.0.2", "10.0.1.0/24").into()]);
+    let observed = cluster.kernel.observed();
+    let facts = crate::reconcile::Facts { manage_routes: false, ..super::cluster::facts() };
+    cluster.reconciler = crate::reconcile::Reconciler::new(observed, super::cluster::LIMITS, facts);
+    assert!(cluster.handle([apply(node("node-b", "192.168.0.2", ""))]).is_empty());
+    cluster.reconciler.routes_changed(BTreeMap::new());
+    assert!(cluster.step().ops.is_empty());
+}
