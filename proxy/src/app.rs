@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::node::state_dir::StateDir;
 use crate::source::Notice;
 
+mod events;
 mod machine;
 mod publish;
 mod shutdown;
@@ -53,9 +54,10 @@ pub async fn run(config: Config) -> Result<()> {
     let dataplane = Dataplane::open(&pins, &config.cgroup, &config.limits, routes)?;
     let machine = Machine::new(&config, state_dir, &pins)?;
     let metrics = Arc::new(Metrics::new(publish::outcomes(&pins)));
-    let (publisher, _servers) = Publisher::new(&config, Arc::clone(&metrics));
     let (sender, notices) = mpsc::channel(QUEUE);
     let source = tasks::Source::new(&config, sender).await?;
+    let events = source.events(&config.node_name);
+    let (publisher, _servers) = Publisher::new(&config, Arc::clone(&metrics), events);
     let reserved = source.api_server_addresses();
     let _tasks = tasks::spawn(source, machine.ledger(), Arc::clone(&metrics));
     let mut app = App::new(config, dataplane, machine, publisher, metrics, reserved).await?;

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use super::events;
 use super::machine::Machine;
 use crate::config::Config;
 use crate::dataplane::Pins;
@@ -45,6 +46,7 @@ pub(super) struct Publisher {
     report: Report,
     snapshots: watch::Sender<Snapshot>,
     server_problems: health::Problems,
+    events: events::Problems,
     metrics: Arc<Metrics>,
     last: Option<Instant>,
     marked: bool,
@@ -52,7 +54,7 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Starts the servers, which end when the set is dropped.
-    pub(super) fn new(config: &Config, metrics: Arc<Metrics>) -> (Self, JoinSet<()>) {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, events: events::Problems) -> (Self, JoinSet<()>) {
         let (snapshots, seen) = watch::channel(Snapshot::default());
         let (servers, server_problems) = health::spawn(Servers::of(config), seen, Arc::clone(&metrics));
         let report = Report {
@@ -63,7 +65,9 @@ impl Publisher {
             ..Report::default()
         };
         let state_dir = config.state_dir.clone();
-        (Self { state_dir, report, snapshots, server_problems, metrics, last: None, marked: true }, servers)
+        let publisher =
+            Self { state_dir, report, snapshots, server_problems, events, metrics, last: None, marked: true };
+        (publisher, servers)
     }
 
     /// There is something new.
@@ -111,6 +115,12 @@ impl Publisher {
         if let Err(error) = self.report.write(&self.state_dir) {
             warn!("cannot write {}: {error}", report::path(&self.state_dir).display());
         }
+        problems.extend(view.rejected.iter().map(|(what, why)| Problem {
+            subject: what.clone(),
+            reason: "ObjectRefused",
+            message: why.clone(),
+        }));
+        self.events.send_replace(problems.into_iter().collect());
         self.snapshots.send_replace(snapshot(view.model, view.health, view.synced));
     }
 }

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use futures::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, warn};
 
+use super::events;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::node::gc::Collector;
@@ -31,10 +34,10 @@ impl Source {
         match &config.source {
             config::Source::Manifests(dir) => Ok(Self::Manifests(dir.clone(), notices)),
             config::Source::Api { kubeconfig, server } => {
-                let connection = kube::Connection::new(kubeconfig.as_deref(), server.as_deref())
+                let connection = kube::connect(kubeconfig.as_deref(), server.as_deref())
                     .await
                     .context("preparing the connection to the API server")?;
-                if let Some(text) = connection.warning() {
+                if let Some(text) = &connection.warning {
                     warn!("{text}");
                 }
                 Ok(Self::Api(connection, notices))
@@ -42,27 +45,28 @@ impl Source {
         }
     }
 
+    /// Starts to tell problems as Events, where there is an API server to tell them to.
+    pub(super) fn events(&self, node: &str) -> events::Problems {
+        let (sender, problems) = watch::channel(BTreeSet::new());
+        if let Self::Api(connection, _) = self {
+            tokio::spawn(events::tell(connection.client.clone(), node.to_owned(), problems));
+        }
+        sender
+    }
+
     /// Addresses that no Service may take over.
     pub(super) fn api_server_addresses(&self) -> BTreeSet<IpAddr> {
         match self {
             Self::Manifests(..) => BTreeSet::new(),
-            Self::Api(connection, _) => connection.addresses(),
+            Self::Api(connection, _) => connection.addresses.clone(),
         }
     }
 
-    fn run(&self) -> impl Future<Output = ()> + Send + use<> {
-        let run: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = match self {
-            Self::Manifests(dir, notices) => {
-                let (dir, notices) = (dir.clone(), notices.clone());
-                Box::pin(async move {
-                    if let Err(failure) = dir::run(dir, notices).await {
-                        error!("the manifests: {failure:#}");
-                    }
-                })
-            },
-            Self::Api(connection, notices) => Box::pin(kube::run(connection.client(), notices.clone())),
-        };
-        run
+    fn run(&self) -> BoxFuture<'static, Result<()>> {
+        match self {
+            Self::Manifests(dir, notices) => Box::pin(dir::run(dir.clone(), notices.clone())),
+            Self::Api(connection, notices) => Box::pin(kube::run(connection.client.clone(), notices.clone())),
+        }
     }
 }
 
@@ -72,19 +76,25 @@ pub(super) fn spawn(source: Source, pods: Option<PathBuf>, metrics: Arc<Metrics>
     tasks.spawn(supervise("source", move || source.run(), Arc::clone(&metrics)));
     if let Some(bpffs) = pods {
         let collector = Arc::new(Collector::new(bpffs));
-        tasks.spawn(supervise("pods", move || Arc::clone(&collector).run(), metrics));
+        tasks.spawn(supervise("pods", move || endless(Arc::clone(&collector).run()), metrics));
     }
     tasks
 }
 
+async fn endless(task: impl Future<Output = ()>) -> Result<()> {
+    task.await;
+    Ok(())
+}
+
 async fn supervise<F>(name: &'static str, start: impl Fn() -> F + Send, metrics: Arc<Metrics>)
 where
-    F: Future<Output = ()> + Send + 'static,
+    F: Future<Output = Result<()>> + Send + 'static,
 {
     loop {
         match tokio::spawn(start()).await {
-            Err(failure) if failure.is_panic() => error!(task = name, "panicked; starting it again"),
-            _ => warn!(task = name, "ended; starting it again"),
+            Ok(Ok(())) => warn!(task = name, "ended; starting it again"),
+            Ok(Err(failure)) => error!(task = name, "failed, starting it again: {failure:#}"),
+            Err(_) => error!(task = name, "panicked; starting it again"),
         }
         metrics.task_restarted(name);
         tokio::time::sleep(RESTART).await;
