@@ -24,13 +24,13 @@ pub const FAILED: u8 = 2;
     version,
     max_term_width = 110,
     after_help = "\
-`portolan run` is the daemon. All others look at this node, or clean it up, and need no daemon: what it has set up is
-in the kernel and outlives it.
+`portolan run` is the daemon. All others look at this node, or clean it up, and
+need no daemon: what it has set up is in the kernel and outlives it.
 
 Examples:
-  portolan run --manifests ./cluster          serve the Services of a directory, without Kubernetes
-  portolan status                             what is wrong on this node, and what to do
-  portolan services shop/cart                 where a connection to a Service goes
+  portolan run --manifests ./cluster   serve Services without Kubernetes
+  portolan status                      what is wrong here, and what to do
+  portolan services shop/cart          where a connection to a Service goes
 "
 )]
 pub struct Cli {
@@ -42,21 +42,25 @@ pub struct Cli {
 enum Command {
     /// Run the daemon: bring Services, and with a CNI directory the pod network, into the kernel and keep them there
     #[command(after_help = "\
-What it has set up stays when it ends, so that it can be restarted and replaced while traffic goes on;
-`portolan cleanup` takes it away.
+What it has set up stays when it ends, so that it can be restarted and replaced
+while traffic goes on; `portolan cleanup` takes it away.
 
 Examples:
-  portolan run                                                       as a pod, with its ServiceAccount
-  portolan run --kubeconfig /etc/kubernetes/kubelet.conf             Services only
-  portolan run --cni-conf-dir /etc/cni/net.d --cni-bin-dir /opt/cni/bin    Services and the pod network
-  portolan run --config /var/lib/kube-proxy/config.conf              in place of kube-proxy
-  portolan run --manifests ./cluster --node-name node-a              without Kubernetes
+  As a pod with a ServiceAccount, for Services only:
+  portolan run
+  As a pod with a ServiceAccount, for Services and the pod network:
+  portolan run --cni-conf-dir /etc/cni/net.d --cni-bin-dir /opt/cni/bin
+  In place of kube-proxy:
+  portolan run --config /var/lib/kube-proxy/config.conf
+  Without Kubernetes:
+  portolan run --manifests ./cluster --node-name node-a
 ")]
     Run(Box<RunArgs>),
 
     /// Show what is degraded on this node and why, then the daemon, programs, maps, traffic and other nodes
     #[command(after_help = "\
-Exit code: 0 when nothing is degraded, 1 when something is, 2 when there is nothing to look at.
+Exit code: 0 when nothing is degraded, 1 when something is, 2 when there is
+nothing to look at.
 
 Examples:
   portolan status
@@ -66,16 +70,17 @@ Examples:
 
     /// Show the Services that this node serves: each address, its backends, and what happens to a connection
     #[command(after_help = "\
-VERDICT says what happens to a connection from this node and, where it differs, from outside: `ok`; `refused` when the
-Service has no endpoint anywhere; `unreachable` when the policy is Local and no endpoint is here. CONNECTIONS and
+VERDICT says what happens to a connection from this node and, where it differs,
+from outside: `ok`; `refused` when the Service has no endpoint anywhere;
+`unreachable` when the policy is Local and no endpoint is here. CONNECTIONS and
 REFUSED are counts of the Service port.
 
 Examples:
-  portolan services                           all of them
-  portolan services shop/cart                 one, with its backends
-  portolan services 10.96.0.10                those with this in a name or an address
-  portolan services --backends -o json        everything, for programs
-  portolan services --dump                    the kernel's state in a form that can be compared between nodes
+  portolan services                      all of them
+  portolan services shop/cart            one, with its backends
+  portolan services 10.96.0.10           those with this in a name or an address
+  portolan services --backends -o json   everything, for programs
+  portolan services --dump               the maps as text, to be compared
 ")]
     Services {
         /// NAMESPACE/NAME for one Service; otherwise a part of a name or an address
@@ -95,14 +100,14 @@ Examples:
     #[command(after_help = "\
 Examples:
   portolan pods
-  portolan pods -o wide                       with the interface in the pod and its network namespace
+  portolan pods -o wide   with the interface in the pod and its namespace
 ")]
     Pods(Place),
 
     /// Show the routes to the pods of each node, and how that node is reached
     #[command(after_help = "\
-PEER says `direct` when the node is on a network of this one, so that a route is enough. Run it in the node's network
-namespace.
+PEER says `direct` when the node is on a network of this one, so that a route is
+enough. Run it in the node's network namespace.
 
 Examples:
   portolan routes
@@ -113,8 +118,8 @@ Examples:
     /// Remove everything of Portolan's from this node; pods that run lose their network
     #[command(after_help = "\
 Examples:
-  portolan cleanup --dry-run                  only say what would be removed
-  portolan cleanup                            after the daemon has ended
+  portolan cleanup --dry-run   only say what would be removed
+  portolan cleanup             after the daemon has ended
 ")]
     Cleanup(CleanupArgs),
 }
@@ -148,7 +153,7 @@ impl Cli {
 
 fn run(args: RunArgs) -> Result<ExitCode> {
     let config = Config::resolve(args, &Machine::observe()?)?;
-    log::init(config.log_format);
+    log::init(config.log_format)?;
     runtime()?.block_on(crate::app::run(config))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -230,6 +230,7 @@ fn source(
             format!("a readable kubeconfig is expected there ({error})"),
         ));
     }
+    let server = server.filter(|url| !url.trim().is_empty());
     if let Some(url) = &server {
         let usable = url
             .parse::<Uri>()

@@ -92,7 +92,7 @@ fn programming_buckets() -> Histogram {
 }
 
 impl Metrics {
-    /// All metrics at zero. `outcomes` reads `COUNTERS`, in the order of [`Outcome::ALL`]; it is called at every scrape.
+    /// All metrics of a daemon that has just started. `outcomes` reads `COUNTERS`, in the order of [`Outcome::ALL`]; it is called at every scrape.
     pub fn new(outcomes: impl Fn() -> [u64; Outcome::ALL.len()] + Send + Sync + 'static) -> Self {
         let mut metrics = Self {
             registry: Registry::default(),
@@ -113,6 +113,7 @@ impl Metrics {
             apply_failures: Counter::default(),
             task_restarts: Family::default(),
         };
+        metrics.source_healthy.set(1);
         metrics.register_kube_proxys();
         metrics.register_ours();
         metrics.registry.register_collector(Box::new(outcomes::Outcomes::new(outcomes)));
@@ -164,7 +165,7 @@ impl Metrics {
             "Objects and files that are refused at present",
             self.rejected.clone(),
         );
-        ours.register("source_healthy", "1 while objects can be watched", self.source_healthy.clone());
+        ours.register("source_healthy", "0 while objects cannot be watched", self.source_healthy.clone());
         ours.register("apply_failures", "Steps that the kernel refused in part", self.apply_failures.clone());
         ours.register(
             "task_restarts",

@@ -16,7 +16,11 @@ fn each_command_is_described_with_examples() {
             "{name} is not described"
         );
         let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        assert!(after.contains("Examples:\n  portolan "), "{name} has no examples");
+        assert!(after.contains("Examples:\n") && after.contains("\n  portolan "), "{name} has no examples");
+        assert!(
+            after.lines().all(|line| line.len() <= 80),
+            "{name}: a line is longer than a terminal is wide"
+        );
         for example in after.lines().filter_map(|line| line.strip_prefix("  portolan ")) {
             let words = example.split("  ").next().unwrap_or_default();
             let words = words.split(" | ").next().unwrap_or_default();

@@ -42,7 +42,7 @@ pub struct RunArgs {
     )]
     pub manifests: Option<PathBuf>,
 
-    /// Reach the API server at this address, whatever the kubeconfig or the cluster says
+    /// Reach the API server at this address, whatever the kubeconfig or the cluster says; empty: as they say
     ///
     /// A node that Portolan serves should not need a Service to reach the API server.
     #[arg(

@@ -24,6 +24,7 @@ fn defaults_are_those_of_a_daemon_set() {
     let config = resolve(&[]).unwrap();
     assert_eq!(config.node_name, "worker-1");
     assert_eq!(config.source, Source::Api { kubeconfig: None, server: None });
+    assert_eq!(resolve(&["--api-server", ""]).unwrap().source, config.source, "empty is as absent");
     assert_eq!(config.cgroup, Path::new("/sys/fs/cgroup"));
     assert_eq!(config.state_dir, Path::new("/run/portolan"));
     assert_eq!(config.healthz, HEALTHZ_DEFAULT.parse().ok());

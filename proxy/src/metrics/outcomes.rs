@@ -29,7 +29,7 @@ impl Collector for Outcomes {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut metric = encoder.encode_descriptor(
             "portolan_outcomes",
-            "What became of connections and datagrams to Services",
+            "What became of connections and datagrams to Services.",
             None,
             MetricType::Counter,
         )?;

@@ -76,7 +76,7 @@ fn our_own_are_there_from_the_start() {
     let metrics = Metrics::new(|| [0; 9]);
     metrics.set_usage("frontends", Usage { used: 3, max: 10 });
     metrics.set_rejected(4);
-    metrics.set_source_healthy(true);
+    metrics.set_source_healthy(false);
     metrics.apply_failed();
     metrics.task_restarted("source");
     let text = text_of(&metrics);
@@ -84,7 +84,7 @@ fn our_own_are_there_from_the_start() {
         "portolan_map_entries{map=\"frontends\"} 3",
         "portolan_map_capacity{map=\"frontends\"} 10",
         "portolan_rejected_objects 4",
-        "portolan_source_healthy 1",
+        "portolan_source_healthy 0",
         "portolan_apply_failures_total 1",
         "portolan_task_restarts_total{task=\"source\"} 1",
         "portolan_outcomes_total{outcome=\"translated\"} 0",

@@ -53,8 +53,8 @@ fn node(status: &Status) -> String {
     let rows = [
         ("name", or_dash(&report.node)),
         ("daemon", daemon),
-        ("started", or_dash(&report.started)),
-        ("last change", or_dash(&report.last_change)),
+        ("started", or_dash(&seconds(&report.started))),
+        ("last change", or_dash(&seconds(&report.last_change))),
         ("objects from", or_dash(&report.source.kind)),
         ("programs attached", format!("{attached} of {}", status.programs.len())),
         ("uplinks", or_dash(&report.uplinks.join(", "))),
@@ -62,6 +62,11 @@ fn node(status: &Status) -> String {
     ];
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("  {name:width$}   {value}\n")).collect()
+}
+
+/// A time of RFC 3339 without fractions of a second.
+fn seconds(time: &str) -> String {
+    time.split_once('.').map_or_else(|| time.to_owned(), |(seconds, _)| format!("{seconds}Z"))
 }
 
 fn usage(status: &Status) -> String {

@@ -10,6 +10,7 @@ fn facts() -> Facts {
         report: Ok(Some(Report {
             version: "0.1.0".into(),
             node: "a".into(),
+            started: "2026-01-02T03:04:05.678Z".into(),
             synced: true,
             source: Source { kind: "manifests /etc/m".into(), error: None },
             peers: vec![Peer::new("b", [192, 0, 2, 2].into(), PeerState::Direct)],
@@ -39,6 +40,7 @@ fn a_healthy_node_says_so_first() {
     assert!(text.starts_with("healthy: nothing is degraded\n\nNode\n  name                a\n"), "{text}");
     for line in [
         "  daemon              running, process 4711, version 0.1.0",
+        "  started             2026-01-02T03:04:05Z",
         "  programs attached   8 of 8",
         "  MTU of pods         1500",
         "  Service ports    5      10    50 %",
