@@ -124,10 +124,8 @@ impl Agent {
     /// # Errors
     /// When there is no HTTP answer.
     pub fn http_get(&self, addr: SocketAddr, path: &str) -> Result<(u16, String), Failure> {
-        match self.run(Command::HttpGet(addr, path.to_owned()))? {
-            Reply::Http(status, body) => Ok((status, body)),
-            other => Err(mismatch(&other)),
-        }
+        let reply = self.run(Command::HttpGet(addr, path.to_owned()))?;
+        if let Reply::Http(status, body) = reply { Ok((status, body)) } else { Err(mismatch(&reply)) }
     }
 
     fn start_load(&self, load: Load) -> Result<Asking<'_>, Failure> {
@@ -201,7 +199,7 @@ fn deliver(stdout: ChildStdout, waiting: &Mutex<Waiting>) {
         let Ok(response) = serde_json::from_str::<Response>(&line) else { break };
         let sender = lock(waiting).replies.remove(&response.id);
         // Nobody waits for a reply that came too late.
-        let _delivered = sender.map(|sender| sender.send(response.outcome));
+        let _delivered = sender.is_some_and(|sender| sender.send(response.outcome).is_ok());
     }
     // Whoever still waits learns that nothing will come.
     lock(waiting).replies.clear();

@@ -24,7 +24,8 @@ impl Cgroup {
             let path = fields.nth(1)?;
             (fields.next()? == "cgroup2").then(|| PathBuf::from(path))
         });
-        let path = path.context("Found no cgroup2 mount: mount one with `mount -t cgroup2 none /sys/fs/cgroup`")?;
+        let path =
+            path.context("Found no cgroup2 mount: mount one with `mount -t cgroup2 none /sys/fs/cgroup`")?;
         Ok(Self { path })
     }
 
@@ -64,7 +65,8 @@ impl Cgroup {
     /// When a process does not die within five seconds.
     pub fn remove(self) -> Result<()> {
         let kill = self.path.join("cgroup.kill");
-        fs::write(&kill, "1").with_context(|| format!("Failed to write {} (Linux 5.14 or newer)", kill.display()))?;
+        fs::write(&kill, "1")
+            .with_context(|| format!("Failed to write {} (Linux 5.14 or newer)", kill.display()))?;
         let deadline = Instant::now() + Duration::from_secs(5);
         while let Err(e) = remove_tree(&self.path) {
             if Instant::now() > deadline {

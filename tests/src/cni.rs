@@ -42,14 +42,16 @@ impl Conflist {
     pub fn of(node: &Node) -> Result<Self> {
         let dir = &node.setup().cni_conf_dir;
         let found = until(Duration::from_secs(10), "a conflist", || first_conflist(dir));
-        let (path, _) = found.with_context(|| format!("The daemon of {} says:\n{}", node.name(), node.log()))?;
+        let (path, _) =
+            found.with_context(|| format!("The daemon of {} says:\n{}", node.name(), node.log()))?;
         let text = fs::read(&path).with_context(|| format!("Failed to read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("Failed to read {}", path.display()))
     }
 
     fn parse(text: &[u8]) -> Result<Self> {
         let value: Value = serde_json::from_slice(text)?;
-        let string = |key: &str| value[key].as_str().map(str::to_owned).with_context(|| format!("It has no {key}"));
+        let string =
+            |key: &str| value[key].as_str().map(str::to_owned).with_context(|| format!("It has no {key}"));
         let plugins = value["plugins"].as_array().context("It has no plugins")?.iter();
         let plugins = plugins.map(|plugin| plugin.as_object().cloned().context("A plugin is an object"));
         Ok(Self {

@@ -59,7 +59,12 @@ impl Daemon {
         setup.add_paths(&mut command);
         command.arg("--cgroup").arg(&setup.cgroup);
         command.arg("--cni-conf-dir").arg(&setup.cni_conf_dir).arg("--cni-bin-dir").arg(&setup.cni_bin_dir);
-        command.args(["--healthz-bind-address", "0.0.0.0:10256", "--metrics-bind-address", "127.0.0.1:10249"]);
+        command.args([
+            "--healthz-bind-address",
+            "0.0.0.0:10256",
+            "--metrics-bind-address",
+            "127.0.0.1:10249",
+        ]);
         command.stdout(log.try_clone().context("Failed to duplicate a descriptor")?).stderr(log);
         let child = command.spawn().context("Failed to start portolan")?;
         Ok(Self { child, log: setup.log.clone() })
@@ -101,7 +106,8 @@ impl Daemon {
     /// When it ends badly.
     pub fn stop(mut self) -> Result<()> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).context("A pid is positive")?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).context("Failed to stop the daemon")?;
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+            .context("Failed to stop the daemon")?;
         let status = self.child.wait().context("Failed to wait for the daemon")?;
         if !status.success() {
             bail!("The daemon ended with {status}:\n{}", tail(&self.log));

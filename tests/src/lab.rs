@@ -53,7 +53,9 @@ impl Lab {
         let site = Site::claim()?;
         let switch = Netns::create(site.netns_name("switch"))?;
         // Snooping would hold back neighbour solicitations until it has learnt who listens.
-        switch.ip(&format!("link add br0 mtu {mtu} type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up"))?;
+        switch.ip(&format!(
+            "link add br0 mtu {mtu} type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up"
+        ))?;
         let outside = Outside::create(&site)?;
         plug(&switch, &outside.place.netns, "outside", mtu)?;
         outside.place.netns.ip(&format!(

@@ -89,7 +89,8 @@ impl Netns {
     /// When there is no such sysctl.
     pub fn set_sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = Path::new("/proc/sys").join(key);
-        self.inside(|| fs::write(&path, value))?.with_context(|| format!("Failed to write {}", path.display()))
+        self.inside(|| fs::write(&path, value))?
+            .with_context(|| format!("Failed to write {}", path.display()))
     }
 
     /// Runs a closure on a thread in the namespace.
@@ -124,7 +125,10 @@ impl Netns {
 
     fn run_ip(&self, line: &str) -> Result<String> {
         let mut command = enter("ip", Some(&self.open()?), None)?;
-        let out = command.args(line.split_whitespace()).output().context("Failed to run `ip` (package iproute2)")?;
+        let out = command
+            .args(line.split_whitespace())
+            .output()
+            .context("Failed to run `ip` (package iproute2)")?;
         if !out.status.success() {
             bail!("`ip {line}` in {}: {}", self.name, String::from_utf8_lossy(&out.stderr).trim());
         }

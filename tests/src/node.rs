@@ -29,7 +29,13 @@ pub struct Node {
 }
 
 impl Node {
-    pub(crate) fn create(site: &Site, cgroup: &Cgroup, name: &str, number: u8, zone: Option<&str>) -> Result<Self> {
+    pub(crate) fn create(
+        site: &Site,
+        cgroup: &Cgroup,
+        name: &str,
+        number: u8,
+        zone: Option<&str>,
+    ) -> Result<Self> {
         let netns = Netns::create(site.netns_name(name))?;
         // Addresses are usable at once, and routers of the machine's other networks are not ours.
         netns.set_sysctl("net/ipv6/conf/default/accept_dad", "0")?;
@@ -166,7 +172,8 @@ impl Node {
     /// # Errors
     /// When it fails, with what it says.
     pub fn cleanup(&self, args: &[&str]) -> Result<String> {
-        let (conf, bin) = (self.setup.cni_conf_dir.to_string_lossy(), self.setup.cni_bin_dir.to_string_lossy());
+        let (conf, bin) =
+            (self.setup.cni_conf_dir.to_string_lossy(), self.setup.cni_bin_dir.to_string_lossy());
         let mut all = vec!["cleanup", "--cni-conf-dir", &conf, "--cni-bin-dir", &bin];
         all.extend(args);
         self.portolan(&all)

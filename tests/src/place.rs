@@ -34,7 +34,11 @@ impl Place {
 
 /// A command whose process enters a network namespace and a cgroup before it starts the program. Unlike
 /// `ip netns exec` this makes no mount namespace, which would hide bpffs and the cgroups.
-pub(crate) fn enter(program: impl AsRef<OsStr>, netns: Option<&File>, procs: Option<&File>) -> Result<Command> {
+pub(crate) fn enter(
+    program: impl AsRef<OsStr>,
+    netns: Option<&File>,
+    procs: Option<&File>,
+) -> Result<Command> {
     let netns = netns.map(File::try_clone).transpose().context("Failed to duplicate a descriptor")?;
     let procs = procs.map(File::try_clone).transpose().context("Failed to duplicate a descriptor")?;
     let mut command = Command::new(program);

@@ -34,7 +34,7 @@ impl Pod {
         let conflist = Conflist::of(&node)?;
         let netns = Netns::create(site.netns_name(name))?;
         let place = Place { netns, cgroup: node.place().cgroup.child(name)? };
-        let container_id = format!("{}-{name}", site.name());
+        let container_id = format!("{name}-{}", site.name());
         let attachment = Attachment {
             netns: place.netns.path().display().to_string(),
             ifname: "eth0".to_owned(),
@@ -47,7 +47,17 @@ impl Pod {
         let result = conflist.add(&node, &attachment).with_context(|| format!("Failed to attach {name}"))?;
         let ips = cni::addresses(&result)?;
         let agent = Some(Agent::start(&place)?);
-        Ok(Self { name: name.to_owned(), node, place, agent, conflist, attachment, result, ips, deleted: false })
+        Ok(Self {
+            name: name.to_owned(),
+            node,
+            place,
+            agent,
+            conflist,
+            attachment,
+            result,
+            ips,
+            deleted: false,
+        })
     }
 
     /// Its name.

@@ -37,7 +37,8 @@ struct Query {
 /// # Errors
 /// When the cgroup is gone or the kernel refuses.
 pub fn attached(cgroup: &Cgroup) -> Result<Vec<(u32, u32)>> {
-    let dir = File::open(cgroup.path()).with_context(|| format!("Failed to open {}", cgroup.path().display()))?;
+    let dir =
+        File::open(cgroup.path()).with_context(|| format!("Failed to open {}", cgroup.path().display()))?;
     let fd = u32::try_from(dir.as_raw_fd()).context("A descriptor is not negative")?;
     let mut found = Vec::new();
     for attach_type in 0..ATTACH_TYPES {

@@ -34,14 +34,8 @@ impl Site {
     /// # Errors
     /// When this is not root, or the machine has no cgroup2 or bpffs.
     pub fn claim() -> Result<Self> {
-        ensure!(
-            nix::unistd::geteuid().is_root(),
-            "The lab makes network namespaces and loads eBPF programs: run it as root (sudo -E cargo xtask test)"
-        );
+        let _registry = lock_sites()?;
         mount_bpffs()?;
-        fs::create_dir_all(SITES).with_context(|| format!("Failed to create {SITES}"))?;
-        let registry = open_lock(&Path::new(SITES).join("lock"))?;
-        registry.lock().context("Failed to lock the list of labs")?;
         remove_leftovers()?;
         let (name, lock) = take_name()?;
         let sweeper = Command::new(binary("portolan-sweeper")?)
@@ -96,12 +90,22 @@ impl Drop for Site {
     }
 }
 
+/// Removes what killed labs have left; labs that live are left alone.
+///
+/// # Errors
+/// When this is not root, or something resists.
+pub fn clean() -> Result<()> {
+    let _registry = lock_sites()?;
+    remove_leftovers()
+}
+
 /// Waits until standard input ends, which is when the owner of the lab is gone, and removes the lab if it is still there.
 ///
 /// # Errors
 /// As [`sweep`].
 pub fn sweep_after_owner(name: &str) -> Result<()> {
-    std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).context("Failed to wait for the lab's end")?;
+    std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())
+        .context("Failed to wait for the lab's end")?;
     let dir = Path::new(SITES).join(name);
     if !dir.exists() {
         return Ok(());
@@ -138,7 +142,8 @@ pub fn sweep(name: &str) -> Result<()> {
 /// # Errors
 /// When it is not there, with how to build it.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    let mut dirs: Vec<PathBuf> = std::env::var_os("PORTOLAN_BIN_DIR").map(PathBuf::from).into_iter().collect();
+    let mut dirs: Vec<PathBuf> =
+        std::env::var_os("PORTOLAN_BIN_DIR").map(PathBuf::from).into_iter().collect();
     let exe = std::env::current_exe().context("Failed to find the path of this program")?;
     dirs.extend(exe.ancestors().skip(1).take(2).map(Path::to_path_buf));
     let found = dirs.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
@@ -146,6 +151,18 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         let places: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
         format!("Found no {name} in {}: build it with `cargo xtask build`", places.join(", "))
     })
+}
+
+/// Nobody else takes or removes a name while the file lives.
+fn lock_sites() -> Result<File> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "The lab makes network namespaces and loads eBPF programs: run it as root (sudo -E cargo xtask test)"
+    );
+    fs::create_dir_all(SITES).with_context(|| format!("Failed to create {SITES}"))?;
+    let registry = open_lock(&Path::new(SITES).join("lock"))?;
+    registry.lock().context("Failed to lock the list of labs")?;
+    Ok(registry)
 }
 
 fn mount_bpffs() -> Result<()> {
@@ -197,8 +214,13 @@ fn open_lock(path: &Path) -> Result<File> {
 /// The entries of `dir` that belong to the lab: `name` itself and `name-…`.
 fn named(dir: &Path, name: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let ours = |file: &str| file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-    entries.flatten().map(|e| e.path()).filter(|p| p.file_name().is_some_and(|f| ours(&f.to_string_lossy()))).collect()
+    let ours =
+        |file: &str| file.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+    entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.file_name().is_some_and(|f| ours(&f.to_string_lossy())))
+        .collect()
 }
 
 fn remove_dir(path: &Path) -> Result<()> {

@@ -25,7 +25,8 @@ pub fn run() -> Result<()> {
     let agent = Arc::new(State::default());
     for line in std::io::stdin().lock().lines() {
         let line = line.context("Failed to read a command")?;
-        let request: Request = serde_json::from_str(&line).with_context(|| format!("Failed to read {line:?}"))?;
+        let request: Request =
+            serde_json::from_str(&line).with_context(|| format!("Failed to read {line:?}"))?;
         let agent = Arc::clone(&agent);
         // A thread each: a question that waits for its answer holds up nobody.
         std::thread::spawn(move || {
@@ -54,7 +55,9 @@ struct Kept {
 impl State {
     fn execute(&self, command: Command) -> Result<Reply, Failure> {
         match command {
-            Command::Serve { name, proto, bind, via } => serve::start(name, proto, bind, via).map(|()| Reply::Done),
+            Command::Serve { name, proto, bind, via } => {
+                serve::start(name, proto, bind, via).map(|()| Reply::Done)
+            }
             Command::Ask(call) => Socket::open(&call)?.ask().map(Reply::Answer),
             Command::Burst(call, times) => {
                 let mut tally = Tally::default();

@@ -8,7 +8,11 @@ use anyhow::{Result, bail};
 ///
 /// # Errors
 /// When `look` fails, or finds nothing within `limit`: then `what` did not happen.
-pub fn until<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<(T, Duration)> {
+pub fn until<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<Option<T>>,
+) -> Result<(T, Duration)> {
     let since = Instant::now();
     loop {
         if let Some(found) = look()? {

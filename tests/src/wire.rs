@@ -104,7 +104,7 @@ pub struct Answer {
     /// From before connect(2) or sendto(2) to the whole answer, in microseconds.
     pub us: u64,
     /// What the server got when it asked the next tier on behalf of this question.
-    pub via: Option<Box<Answer>>,
+    pub via: Option<Box<Self>>,
 }
 
 /// Why there is no answer.
@@ -148,7 +148,9 @@ impl Tally {
                 self.slowest_us = self.slowest_us.max(answer.us);
                 *self.by_server.entry(answer.server.clone()).or_default() += 1;
             }
-            Err(failure) => *self.failed.entry(format!("{}: {}", failure.stage, failure.errno)).or_default() += 1,
+            Err(failure) => {
+                *self.failed.entry(format!("{}: {}", failure.stage, failure.errno)).or_default() += 1
+            }
         }
     }
 }

@@ -16,12 +16,18 @@ fn nodes_and_the_outside_host_reach_each_other_in_both_families() -> Result<()> 
     for (client, agent) in [("n1", n1.agent()), ("outside", lab.outside().agent())] {
         for family in Family::BOTH {
             let at = std::net::SocketAddr::new(n2.ip(family), 80);
-            for call in [tcp(at), tcp(at).mapped(), udp(at), udp(at).connected(), udp(at).connected().mapped()] {
+            for call in
+                [tcp(at), tcp(at).mapped(), udp(at), udp(at).connected(), udp(at).connected().mapped()]
+            {
                 let answer = agent.ask(call.clone()).with_context(|| format!("{client} asks {call}"))?;
                 assert_eq!(answer.server, "two", "{client} asks {call}");
                 assert_eq!(answer.peer.ip().to_canonical(), at.ip(), "{client} asks {call}");
                 assert_eq!(answer.client.port(), answer.local.port(), "{client} asks {call}");
-                assert_eq!(answer.peer.is_ipv6(), family == Family::V6 || call.mapped, "{client} asks {call}");
+                assert_eq!(
+                    answer.peer.is_ipv6(),
+                    family == Family::V6 || call.mapped,
+                    "{client} asks {call}"
+                );
             }
         }
     }
@@ -53,7 +59,8 @@ fn tiers_load_and_kept_sockets_work() -> Result<()> {
 
     let load = asker.keep_asking(tcp("172.20.0.12:80"), 0)?;
     let kept = asker.open(tcp("172.20.0.11:6379"))?;
-    let ports: Vec<u16> = (0..3).map(|_| kept.ask().map(|answer| answer.local.port())).collect::<Result<_, _>>()?;
+    let ports: Vec<u16> =
+        (0..3).map(|_| kept.ask().map(|answer| answer.local.port())).collect::<Result<_, _>>()?;
     assert!(ports.iter().all(|port| *port == ports[0]), "one socket has one port: {ports:?}");
     let burst = asker.burst(tcp("172.20.0.11:6379"), 100)?;
     assert_eq!((burst.answered, burst.by_server.get("store")), (100, Some(&100)));
@@ -117,13 +124,15 @@ fn traces(name: &str) -> Result<Vec<String>> {
 }
 
 fn child_of(parent: u32, name: &str) -> Result<String> {
-    let children = fs::read_dir(format!("/proc/{parent}/task"))?.flatten().map(|task| {
-        fs::read_to_string(task.path().join("children")).unwrap_or_default()
-    });
-    let children: Vec<String> = children.flat_map(|c| c.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let children = fs::read_dir(format!("/proc/{parent}/task"))?
+        .flatten()
+        .map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
+    let children: Vec<String> =
+        children.flat_map(|c| c.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
     let comm = |pid: &String| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     // The kernel cuts the name of a process to 15 characters.
-    let found = children.into_iter().find(|pid| name.starts_with(comm(pid).trim()) && !comm(pid).trim().is_empty());
+    let found =
+        children.into_iter().find(|pid| name.starts_with(comm(pid).trim()) && !comm(pid).trim().is_empty());
     found.with_context(|| format!("{parent} has no child {name}"))
 }
 

@@ -12,7 +12,9 @@ const RESTARTS: u32 = 100;
 #[test]
 fn a_daemon_killed_under_traffic_costs_nobody_a_connection() -> Result<()> {
     let restarts = match std::env::var("PORTOLAN_RESTARTS") {
-        Ok(count) => count.parse().with_context(|| format!("PORTOLAN_RESTARTS={count} should be a number"))?,
+        Ok(count) => {
+            count.parse().with_context(|| format!("PORTOLAN_RESTARTS={count} should be a number"))?
+        }
         Err(_) => RESTARTS,
     };
     let lab = Lab::with_nodes(2)?;
@@ -41,7 +43,8 @@ fn a_daemon_killed_under_traffic_costs_nobody_a_connection() -> Result<()> {
     for round in 0..restarts {
         n1.kill()?;
         // Something to do for the next one: a Service that was not there.
-        let other = Service::new("shop/other").cluster_ip(format!("10.96.3.{}", round % 250)).port("", Tcp, 80);
+        let other =
+            Service::new("shop/other").cluster_ip(format!("10.96.3.{}", round % 250)).port("", Tcp, 80);
         n1.apply(&other)?;
         slices(&other, 8080, &[&servers[0]]).iter().try_for_each(|slice| n1.apply(slice))?;
         n1.spawn()?;
@@ -76,7 +79,11 @@ fn what_was_changed_while_no_daemon_ran_is_done_at_its_start() -> Result<()> {
     lab.delete(&gone)?;
     lab.delete(&gone_slices[0])?;
     lab.apply_all(&slices(&web, 8080, &[&two]))?;
-    assert_eq!(n1.agent().ask(tcp("10.96.0.11:80"))?.server, "one", "nothing is deleted before a daemon decides it");
+    assert_eq!(
+        n1.agent().ask(tcp("10.96.0.11:80"))?.server,
+        "one",
+        "nothing is deleted before a daemon decides it"
+    );
     n1.start()?;
     lab.settle()?;
     assert_eq!(n1.agent().ask(tcp("10.96.0.10:80"))?.server, "two");

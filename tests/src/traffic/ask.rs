@@ -36,7 +36,8 @@ impl Socket {
     pub(super) fn ask(&mut self) -> Result<Answer, Failure> {
         let since = self.since.take().unwrap_or_else(Instant::now);
         self.nonce += 1;
-        let question = serde_json::to_string(&Question { nonce: self.nonce }).expect("a question is plain data");
+        let question =
+            serde_json::to_string(&Question { nonce: self.nonce }).expect("a question is plain data");
         self.send(&question).map_err(|e| failure("send", since, &e))?;
         let (greeting, peer) = self.receive().map_err(|e| failure("receive", since, &e))?;
         let us = micros(since);

@@ -78,7 +78,8 @@ impl World {
 
     fn service(&mut self) -> Service {
         let number = self.small(SERVICES);
-        let mut service = Service::new(&format!("edits/s{number}")).cluster_ip(Ipv4Addr::new(10, 96, 2, number));
+        let mut service =
+            Service::new(&format!("edits/s{number}")).cluster_ip(Ipv4Addr::new(10, 96, 2, number));
         if self.one_in(2) {
             service = service.cluster_ip(Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 2, u16::from(number)));
         }
@@ -142,7 +143,8 @@ impl World {
             _ => endpoint,
         };
         if self.one_in(2) {
-            endpoint = endpoint.hints(if node % 2 == 0 { "east" } else { "west" }, &format!("n{node}"));
+            endpoint =
+                endpoint.hints(if node.is_multiple_of(2) { "east" } else { "west" }, &format!("n{node}"));
         }
         endpoint
     }
@@ -185,7 +187,8 @@ impl World {
     fn break_one(&mut self) -> Result<()> {
         if let Some(path) = self.pick()? {
             let text = fs::read(&path).with_context(|| format!("Failed to read {}", path.display()))?;
-            fs::write(&path, &text[..text.len() / 2]).with_context(|| format!("Failed to cut {}", path.display()))?;
+            fs::write(&path, &text[..text.len() / 2])
+                .with_context(|| format!("Failed to cut {}", path.display()))?;
             self.broken.insert(path);
         }
         Ok(())
@@ -193,7 +196,8 @@ impl World {
 
     /// Any file but the cluster's own.
     fn pick(&mut self) -> Result<Option<PathBuf>> {
-        let entries = fs::read_dir(&self.dir).with_context(|| format!("Failed to read {}", self.dir.display()))?;
+        let entries =
+            fs::read_dir(&self.dir).with_context(|| format!("Failed to read {}", self.dir.display()))?;
         let ours = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             name.contains("-edits-") || (name.starts_with("node-") && name != "node-n1.json")

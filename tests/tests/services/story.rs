@@ -44,7 +44,11 @@ impl Story {
 
 /// A dual-stack Service `shop/web`, 80/TCP `http` and 53/UDP `dns`.
 pub(crate) fn web() -> Service {
-    Service::new("shop/web").cluster_ip("10.96.0.10").cluster_ip("fd96::10").port("http", Tcp, 80).port("dns", Udp, 53)
+    Service::new("shop/web")
+        .cluster_ip("10.96.0.10")
+        .cluster_ip("fd96::10")
+        .port("http", Tcp, 80)
+        .port("dns", Udp, 53)
 }
 
 /// The server that answers; it must be one of ours.

@@ -65,7 +65,10 @@ impl Cast {
             (one("10.96.0.20", "shop/frontend", 80), vec![&self.frontend]),
             (one("10.96.0.21", "shop/cart", 80), vec![&self.cart]),
             (one("10.96.0.22", "shop/store", 6379), vec![&self.store]),
-            (dual("kube-system/dns", "10.96.0.53", "fd96::53").port("dns", Udp, 53), self.dns.iter().collect()),
+            (
+                dual("kube-system/dns", "10.96.0.53", "fd96::53").port("dns", Udp, 53),
+                self.dns.iter().collect(),
+            ),
         ];
         for (service, pods) in &backed {
             lab.apply(service)?;

@@ -22,10 +22,19 @@ struct Args {
     /// Leave it running afterwards, to be entered and played with, until Enter or Ctrl-C
     #[arg(long)]
     keep: bool,
+    /// Make no requests: only bring everything up
+    #[arg(long, requires = "keep")]
+    quiet: bool,
+    /// Only remove what a killed run of the lab, the demo or the tests left behind
+    #[arg(long)]
+    clean: bool,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    if args.clean {
+        return portolan_lab::site::clean();
+    }
     let screen = Screen::new();
     let began = Instant::now();
     let end = if args.keep { Some(End::hold_signals()?) } else { None };
@@ -51,8 +60,14 @@ fn main() -> Result<()> {
     step.done("in the kernel of every node");
 
     screen.say(&requests(&lab, &cast));
+    screen.say(&holds(&lab)?);
     let shaken = shake::shake(&lab, &cast, &screen)?;
-    ensure!(shaken.failed == 0, "{} requests failed while endpoints changed: {:?}", shaken.failed, shaken.why);
+    ensure!(
+        shaken.failed == 0,
+        "{} requests failed while endpoints changed: {:?}",
+        shaken.failed,
+        shaken.why
+    );
 
     if let Some(end) = end {
         screen.say(&how_to_enter(&lab, &cast.pods())?);
@@ -64,6 +79,17 @@ fn main() -> Result<()> {
     drop(lab);
     step.done(&format!("all in all {:.1} s", began.elapsed().as_secs_f32()));
     Ok(())
+}
+
+/// What `portolan services` reads from the kernel of a node, and what is not there.
+fn holds(lab: &Lab) -> Result<String> {
+    let services = lab.nodes()[0].portolan(&["services"])?;
+    let programmed = ["peers", "docs"].iter().any(|name| services.contains(name));
+    ensure!(!programmed, "A headless or ExternalName Service should not be in the kernel:\n{services}");
+    Ok(format!(
+        "`portolan services` on n1; shop/peers is headless and shop/docs an ExternalName, which are DNS's alone:\n\n\
+         {services}"
+    ))
 }
 
 /// Asks around, and tells who asked what, who answered, whom the server saw, and how long it took.

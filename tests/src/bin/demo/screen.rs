@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
 use portolan_lab::{Answer, Call, Failure};
 
 /// The terminal, or what stands for it.
@@ -56,7 +56,7 @@ pub(crate) struct Table(comfy_table::Table);
 impl Table {
     pub(crate) fn new() -> Self {
         let mut table = comfy_table::Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY);
+        table.load_preset(UTF8_FULL_CONDENSED);
         table.set_header(["Who asks", "For", "At", "Who answers", "The server saw", "Took"]);
         Self(table)
     }

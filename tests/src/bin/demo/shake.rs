@@ -10,7 +10,7 @@ use crate::cast::Cast;
 use crate::screen::Screen;
 
 /// How many changes are made, each waited for on every node.
-const CHANGES: usize = 60;
+const CHANGES: usize = 200;
 
 /// What became of the requests.
 pub(crate) struct Shaken {
