@@ -136,11 +136,7 @@ impl Pods {
         };
         self.problems.clear();
         self.uplinks = uplink::find(&self.netlink, &node.internal_ips, &self.forced_uplinks).await?;
-        self.problems.extend(self.uplinks.missing.iter().map(|name| Problem {
-            subject: format!("Uplink {name}"),
-            reason: "UplinkMissing",
-            message: format!("--uplink {name}: there is no interface of that name"),
-        }));
+        self.problems.extend(self.uplinks.problems());
         self.find_peers(model).await?;
         if node.pod_cidrs.is_empty() {
             self.problems.push(Problem {

@@ -1,5 +1,6 @@
 //! Typed handles of the pinned maps, for the daemon and for the tools that look at them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -94,14 +95,10 @@ impl Maps {
                 observed.service_cidrs.insert(slot, cidr);
             }
         }
-        for frontend in observed.frontends.values() {
-            for Set { base, count } in [frontend.inside, frontend.outside] {
-                for index in base..base.saturating_add(count) {
-                    if let std::collections::btree_map::Entry::Vacant(entry) = observed.backends.entry(index) {
-                        entry.insert(self.backends.get(&index, 0).context("reading BACKENDS")?);
-                    }
-                }
-            }
+        let sets = observed.frontends.values().flat_map(|frontend| [frontend.inside, frontend.outside]);
+        let used: BTreeSet<u32> = sets.flat_map(|set: Set| set.base..set.base.saturating_add(set.count)).collect();
+        for index in used {
+            observed.backends.insert(index, self.backends.get(&index, 0).context("reading BACKENDS")?);
         }
         Ok(observed)
     }
