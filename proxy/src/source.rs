@@ -6,13 +6,15 @@ use tokio::sync::mpsc;
 pub mod dir;
 pub mod kube;
 pub mod parse;
+mod refused;
 
 /// What a source tells the run loop.
 #[derive(Debug)]
 pub enum Notice {
     /// Objects changed.
     Event(Event),
-    /// An object or a file was refused; what was known of it before stays.
+    /// An object, a part of one or a file was refused. Of a refused object or file what was known before stays; an
+    /// object with a refused part is delivered without the part. A later one of the same `what` replaces this one.
     Rejected {
         /// The object (`Service shop/cart`) or file and line (`web.yaml:12`).
         what: String,
