@@ -68,8 +68,8 @@ fn remove_leftovers() {
     };
     let is_left = |name: &String| {
         let Some(rest) = name.strip_prefix(PREFIX) else { return false };
-        let pid = rest.split('-').next().unwrap_or_default();
-        !Path::new("/proc").join(pid).exists()
+        let pid = rest.split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists())
     };
     for name in names("/run/netns").filter(is_left) {
         // Another run may be removing it as well.
