@@ -66,7 +66,7 @@ impl Claims {
         self.first(key)
     }
 
-    /// Whether somebody claims the frontend.
+    /// Whose claim to the frontend is the best.
     fn first(&self, key: FrontendKey) -> Option<&Arc<ObjectName>> {
         self.of(key, key).next().map(|(_, claim)| &claim.service)
     }

@@ -6,7 +6,6 @@ mod conflicts;
 mod events;
 pub(crate) mod objects;
 mod properties;
-
 mod restart;
 mod surroundings;
 mod verdicts;

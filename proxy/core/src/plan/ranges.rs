@@ -1,11 +1,12 @@
 //! Ranges of cluster IPs, and the slots that hold them.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::btree_set::Range;
+use std::net::{IpAddr, Ipv6Addr};
 
 use portolan_abi::{SERVICE_CIDR_SLOTS, ServiceCidr};
 
-use crate::address::{self, Family, Prefix};
+use crate::address::{self, Prefix};
 use crate::model::Model;
 use crate::state::Problem;
 
@@ -39,12 +40,13 @@ pub(crate) fn allocated(model: &Model) -> (BTreeSet<Prefix>, Vec<Problem>) {
 /// The smallest range per family that holds these cluster IPs, which are in no allocated range: so that their unknown
 /// ports are found and refused.
 pub(crate) fn extra(outliers: &BTreeSet<IpAddr>) -> Vec<Prefix> {
-    let of_family = |family| {
-        let mut addrs = outliers.iter().copied().filter(move |addr| Family::of(*addr) == family);
-        let first = addrs.next()?;
-        Some(Prefix::common(first, addrs.next_back().unwrap_or(first)))
+    // Addresses are ordered by family first.
+    let v6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let within = |mut addrs: Range<'_, IpAddr>| {
+        let first = *addrs.next()?;
+        Some(Prefix::common(first, addrs.next_back().copied().unwrap_or(first)))
     };
-    Family::ALL.into_iter().filter_map(of_family).collect()
+    [outliers.range(..v6), outliers.range(v6..)].into_iter().filter_map(within).collect()
 }
 
 /// Which slot holds which range; the number that did not fit. What has a slot keeps it. Programs take the first range

@@ -27,7 +27,7 @@ impl Full {
             Self::Frontends => ("FrontendsFull", "frontends", "raise --max-frontends"),
             Self::Backends => ("BackendsFull", "backends in a row", "raise --max-backends"),
             Self::Services => ("ServicesFull", "Service ports", "raise --max-services"),
-            Self::NodeAddrs => ("NodeAddrsFull", "node addresses", "raise --max-frontends"),
+            Self::NodeAddrs => ("NodeAddrsFull", "node addresses", "remove addresses from Nodes"),
         };
         let message = format!(
             "no room for more {what} (limit {limit}): what it had stays, its change waits for room; {advice}"

@@ -100,7 +100,9 @@ impl Surroundings {
         if everything || dirty.service_cidrs {
             (self.allocated, self.range_problems) = ranges::allocated(model);
             self.outliers.clear();
-            mirror.frontends.keys().for_each(|key| self.cluster_ip(*key, true));
+            for key in mirror.frontends.keys() {
+                self.cluster_ip(*key, true);
+            }
             self.service_cidrs(batch);
         } else if self.cluster_ips(batch) {
             self.service_cidrs(batch);
@@ -143,25 +145,20 @@ impl Surroundings {
         batch.gone_node_addrs = gone;
     }
 
-    /// Looks for cluster IPs that came or went; says whether there are any.
+    /// Looks for cluster IPs that came or went; says whether there are any outside of the allocated ranges.
     fn cluster_ips(&mut self, batch: &Batch) -> bool {
-        let before = self.outliers.clone();
-        batch.frontends.iter().for_each(|(key, _)| self.cluster_ip(*key, true));
-        batch.gone_frontends.iter().for_each(|key| self.cluster_ip(*key, false));
-        before != self.outliers
+        let come = batch.frontends.iter().map(|(key, _)| (*key, true));
+        let gone = batch.gone_frontends.iter().map(|key| (*key, false));
+        come.chain(gone).fold(false, |changed, (key, there)| self.cluster_ip(key, there) || changed)
     }
 
-    /// Takes note of a frontend if it is a whole address.
-    fn cluster_ip(&mut self, key: FrontendKey, there: bool) {
+    /// Takes note of a frontend if it is a whole address; says whether that changes something.
+    fn cluster_ip(&mut self, key: FrontendKey, there: bool) -> bool {
         let addr = IpAddr::from(key.addr);
         if key != FrontendKey::address(key.addr) || self.allocated.iter().any(|range| range.contains(addr)) {
-            return;
+            return false;
         }
-        if there {
-            self.outliers.insert(addr);
-        } else {
-            self.outliers.remove(&addr);
-        }
+        if there { self.outliers.insert(addr) } else { self.outliers.remove(&addr) }
     }
 
     fn service_cidrs(&mut self, batch: &mut Batch) {
