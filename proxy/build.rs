@@ -4,8 +4,6 @@
 //! because no compiled `core` is distributed for it, and `bpf-linker` turns the result into one BPF ELF with BTF.
 //! What is missing is named, with the command that brings it.
 
-#![expect(clippy::print_stdout, reason = "cargo reads a build script's directives from its standard output")]
-
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
