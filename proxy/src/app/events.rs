@@ -28,11 +28,20 @@ pub(super) async fn tell(client: Client, node: String, mut problems: watch::Rece
             let Some(object) = reference(&problem.subject) else { continue };
             let result = recorder.publish(&event(problem), &object).await;
             if let (Err(error), false) = (&result, refused) {
-                warn!("cannot write Events ({error}); problems are in the log and in `portolan status` only");
+                warn!("cannot write Events ({}); problems are in `portolan status` only", in_short(error));
             }
             refused = result.is_err();
         }
         told = current;
+    }
+}
+
+/// The API server's words, without the whole object that they came in.
+fn in_short(error: &kube::Error) -> String {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others say what they are in a line")]
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 
