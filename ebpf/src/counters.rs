@@ -5,7 +5,7 @@ use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{Outcome, ServiceCounters};
 
 #[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::ALL.len() as u32, 0);
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT, 0);
 
 /// One element per service id; the daemon sets the size.
 #[map]
@@ -27,9 +27,10 @@ pub(crate) fn count_service(service: u32, outcome: Outcome) {
     if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(service) {
         // SAFETY: as in `count`.
         unsafe {
-            match outcome {
-                Outcome::Translated => (*counters).translated += 1,
-                _ => (*counters).refused += 1,
+            if matches!(outcome, Outcome::Translated) {
+                (*counters).translated += 1;
+            } else {
+                (*counters).refused += 1;
             }
         }
     }

@@ -25,10 +25,8 @@ impl Decision {
     #[inline(always)]
     pub(crate) fn verdict(self) -> i32 {
         let Self::Refused(outcome) = self else { return PROCEED };
-        let errno = match outcome {
-            Outcome::NoEndpoints | Outcome::UnknownPort => ECONNREFUSED,
-            _ => EHOSTUNREACH,
-        };
+        let nobody_there = matches!(outcome, Outcome::NoEndpoints | Outcome::UnknownPort);
+        let errno = if nobody_there { ECONNREFUSED } else { EHOSTUNREACH };
         // SAFETY: the helper takes an errno, negated (kernel 5.18: "bpf: Add bpf_{set,get}_retval").
         unsafe { bpf_set_retval(-errno) };
         DENY
@@ -96,20 +94,28 @@ fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Fr
         }
         Lookup::Frontend(frontend) => frontend,
     };
-    if frontend.flags & (FrontendFlags::DENY_PODS | FrontendFlags::DENY_NODE) != 0 && denied(socket, &frontend) {
+    if frontend.flags & (FrontendFlags::DENY_PODS | FrontendFlags::DENY_NODE) != 0
+        && denied(socket, &frontend)
+    {
         return Err(refuse(&frontend, Outcome::SourceDenied));
     }
     if frontend.inside.count == 0 {
         let everywhere = frontend.flags & FrontendFlags::REFUSE_INSIDE != 0;
-        return Err(refuse(&frontend, if everywhere { Outcome::NoEndpoints } else { Outcome::NoLocalEndpoints }));
+        return Err(refuse(
+            &frontend,
+            if everywhere { Outcome::NoEndpoints } else { Outcome::NoLocalEndpoints },
+        ));
     }
     Ok(frontend)
 }
 
 #[inline(always)]
 fn denied(socket: &SockAddr<'_>, frontend: &Frontend) -> bool {
-    let denied =
-        if service::is_node_netns(socket.netns()) { FrontendFlags::DENY_NODE } else { FrontendFlags::DENY_PODS };
+    let denied = if service::is_node_netns(socket.netns()) {
+        FrontendFlags::DENY_NODE
+    } else {
+        FrontendFlags::DENY_PODS
+    };
     frontend.flags & denied != 0
 }
 

@@ -47,7 +47,8 @@ pub(crate) fn remember_udp(socket: &SockAddr<'_>, asked: (Addr, Port), given: &B
     // SAFETY: a non-null value lives until the program ends; its fields are plain integers that another CPU may write
     // when two threads send on one socket.
     let Some(peers) = (unsafe { peers.as_mut() }) else { return };
-    let entry = UdpPeer { asked_addr: asked.0, given_addr: given.addr, asked_port: asked.1, given_port: given.port };
+    let entry =
+        UdpPeer { asked_addr: asked.0, given_addr: given.addr, asked_port: asked.1, given_port: given.port };
     for peer in &mut peers.peers {
         if peer.asked_port == Port::ANY || (peer.asked_port == asked.1 && peer.asked_addr.same(asked.0)) {
             *peer = entry;

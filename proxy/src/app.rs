@@ -296,7 +296,8 @@ impl App {
     async fn audit(&mut self) {
         self.audit_at = Instant::now() + AUDIT;
         self.read_routes().await;
-        let result = self.dataplane.pin_again().and_then(|_| if self.attached { self.attach() } else { Ok(()) });
+        let result =
+            self.dataplane.pin_again().and_then(|_| if self.attached { self.attach() } else { Ok(()) });
         self.note("Programs", "NotAttached", result);
         self.machine.links_changed();
     }
@@ -330,7 +331,13 @@ impl App {
             message: why.clone(),
         });
         let local = self.local.values().cloned();
-        self.reconciler.problems().cloned().chain(routes).chain(local).chain(self.machine.problems()).collect()
+        self.reconciler
+            .problems()
+            .cloned()
+            .chain(routes)
+            .chain(local)
+            .chain(self.machine.problems())
+            .collect()
     }
 
     fn refused(&mut self, ops: &[portolan_core::state::Op], refused: Vec<RefusedRoute>) {

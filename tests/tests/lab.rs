@@ -99,11 +99,9 @@ fn a_killed_lab_is_removed_by_its_sweeper_or_by_the_next_lab() -> Result<()> {
         owner.kill()?;
         owner.wait()?;
         let _next = Lab::new()?;
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !traces(&name)?.is_empty() {
-            assert!(std::time::Instant::now() < deadline, "left: {:?}", traces(&name)?);
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        portolan_lab::wait::until(std::time::Duration::from_secs(10), "nothing of the lab is left", || {
+            Ok(traces(&name)?.is_empty().then_some(()))
+        })?;
     }
     Ok(())
 }

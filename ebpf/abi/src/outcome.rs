@@ -25,8 +25,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// How many there are: the size of `COUNTERS`.
+    pub const COUNT: u32 = 9;
+
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; Self::COUNT as usize] = [
         Self::Translated,
         Self::NoEndpoints,
         Self::NoLocalEndpoints,

@@ -142,9 +142,10 @@ impl Pods {
             self.problems.push(Problem {
                 subject: format!("Node {}", node.name),
                 reason: "NoPodCIDR",
-                message: "spec.podCIDRs is empty: pods can have no addresses; start the controller manager with \
+                message:
+                    "spec.podCIDRs is empty: pods can have no addresses; start the controller manager with \
                           --allocate-node-cidrs"
-                    .to_owned(),
+                        .to_owned(),
             });
             return Ok(());
         }

@@ -19,7 +19,7 @@ use super::machine::Machine;
 use crate::config::Config;
 use crate::dataplane::Pins;
 use crate::dataplane::bpf::Maps;
-use crate::health::{self, HealthState, ServiceHealth, Servers, Snapshot};
+use crate::health::{self, HealthState, Servers, ServiceHealth, Snapshot};
 use crate::inspect::maps::outcomes as read_outcomes;
 use crate::metrics::Metrics;
 use crate::report::{self, Rejected, Report, Source, Usage};
@@ -54,7 +54,11 @@ pub(super) struct Publisher {
 
 impl Publisher {
     /// Starts the servers, which end when the set is dropped.
-    pub(super) fn new(config: &Config, metrics: Arc<Metrics>, events: events::Problems) -> (Self, JoinSet<()>) {
+    pub(super) fn new(
+        config: &Config,
+        metrics: Arc<Metrics>,
+        events: events::Problems,
+    ) -> (Self, JoinSet<()>) {
         let (snapshots, seen) = watch::channel(Snapshot::default());
         let (servers, server_problems) = health::spawn(Servers::of(config), seen, Arc::clone(&metrics));
         let report = Report {
@@ -101,7 +105,8 @@ impl Publisher {
         self.report.synced = view.synced;
         self.report.source.error = view.source_error.map(str::to_owned);
         self.report.problems = problems.iter().map(report::Problem::from).collect();
-        let rejected = view.rejected.iter().map(|(what, why)| Rejected { what: what.clone(), why: why.clone() });
+        let rejected =
+            view.rejected.iter().map(|(what, why)| Rejected { what: what.clone(), why: why.clone() });
         self.report.rejected = rejected.collect();
         self.report.peers = view.machine.peers().to_vec();
         self.report.uplinks = view.machine.uplinks();

@@ -8,8 +8,8 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use portolan_abi::{
-    Addr, Backend, Frontend, FrontendKey, MapName, SERVICE_CIDR_SLOTS, ServiceCidr, ServiceCounters, ServiceInfo, Set,
-    Settings,
+    Addr, Backend, Frontend, FrontendKey, MapName, SERVICE_CIDR_SLOTS, ServiceCidr, ServiceCounters,
+    ServiceInfo, Set, Settings,
 };
 use portolan_core::state::{Limits, Observed, Op};
 
@@ -50,7 +50,8 @@ impl Maps {
             service_cidrs: typed(dir, MapName::ServiceCidrs, Map::Array)?,
             settings: typed(dir, MapName::Settings, Map::Array)?,
             services: typed(dir, MapName::Services, Map::HashMap)?,
-            services_pin: MapData::from_pin(dir.join(MapName::Services.as_str())).context("opening SERVICES")?,
+            services_pin: MapData::from_pin(dir.join(MapName::Services.as_str()))
+                .context("opening SERVICES")?,
             counters: typed(dir, MapName::Counters, Map::PerCpuArray)?,
             service_counters: typed(dir, MapName::ServiceCounters, Map::PerCpuArray)?,
         })
@@ -70,7 +71,9 @@ impl Maps {
     pub fn limits(&self) -> Result<Limits> {
         let size = |name: MapName| -> Result<u32> {
             let path = self.dir.join(name.as_str());
-            Ok(MapInfo::from_pin(&path).with_context(|| format!("looking at {}", path.display()))?.max_entries())
+            Ok(MapInfo::from_pin(&path)
+                .with_context(|| format!("looking at {}", path.display()))?
+                .max_entries())
         };
         Ok(Limits {
             frontends: size(MapName::Frontends)?,
@@ -96,7 +99,8 @@ impl Maps {
             }
         }
         let sets = observed.frontends.values().flat_map(|frontend| [frontend.inside, frontend.outside]);
-        let used: BTreeSet<u32> = sets.flat_map(|set: Set| set.base..set.base.saturating_add(set.count)).collect();
+        let used: BTreeSet<u32> =
+            sets.flat_map(|set: Set| set.base..set.base.saturating_add(set.count)).collect();
         for index in used {
             observed.backends.insert(index, self.backends.get(&index, 0).context("reading BACKENDS")?);
         }

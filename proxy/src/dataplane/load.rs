@@ -48,7 +48,9 @@ impl Programs {
         let mut ebpf = loader.load(OBJECT).context("loading the eBPF object")?;
         create_services(&dir.join(MapName::Services.as_str()), limits.services)?;
         for (name, _) in PROGRAMS {
-            program(&mut ebpf, name)?.load().with_context(|| format!("the kernel refuses the program {name}"))?;
+            program(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("the kernel refuses the program {name}"))?;
         }
         let file = File::open(cgroup).with_context(|| format!("opening the cgroup {}", cgroup.display()))?;
         let cgroup_id = file.metadata()?.ino();
@@ -115,7 +117,8 @@ fn create_services(pin: &Path, size: u32) -> Result<()> {
     if pin.exists() {
         return Ok(());
     }
-    let services = HashMap::<MapData, u32, ServiceInfo>::create(size, NO_PREALLOC).context("creating SERVICES")?;
+    let services =
+        HashMap::<MapData, u32, ServiceInfo>::create(size, NO_PREALLOC).context("creating SERVICES")?;
     services.pin(pin).with_context(|| format!("pinning {}", pin.display()))
 }
 
@@ -123,10 +126,15 @@ fn create_services(pin: &Path, size: u32) -> Result<()> {
 fn prepare(pins: &Pins) -> Result<()> {
     let bpffs = &pins.bpffs;
     fs::create_dir_all(bpffs).with_context(|| format!("creating {}", bpffs.display()))?;
-    if statfs(bpffs).with_context(|| format!("looking at {}", bpffs.display()))?.filesystem_type() != BPF_FS_MAGIC {
+    if statfs(bpffs).with_context(|| format!("looking at {}", bpffs.display()))?.filesystem_type()
+        != BPF_FS_MAGIC
+    {
         let nothing: Option<&str> = None;
         mount(Some("bpf"), bpffs, Some("bpf"), MsFlags::empty(), nothing).with_context(|| {
-            format!("{} is no bpffs and mounting one fails: run as root, or mount it: mount -t bpf bpf {0}", bpffs.display())
+            format!(
+                "{} is no bpffs and mounting one fails: run as root, or mount it: mount -t bpf bpf {0}",
+                bpffs.display()
+            )
         })?;
     }
     for dir in [bpffs.join("portolan"), pins.root(), pins.maps(), pins.links()] {
