@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::build;
 use crate::workspace::write;
 
 #[derive(Debug, clap::Args)]
@@ -34,16 +35,23 @@ enum What {
 
 /// What every benchmark can be asked for.
 #[derive(Debug, clap::Args)]
-struct Output {
+struct Options {
     /// Write the results to this file, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Fail where a result is beyond its bound.
     #[arg(long)]
     check: bool,
+    /// Measure the programs in target/dist as they are.
+    #[arg(long)]
+    no_build: bool,
 }
 
-impl Output {
+impl Options {
+    fn build(&self) -> Result<()> {
+        if self.no_build { Ok(()) } else { build::release() }
+    }
+
     fn write(&self, results: &impl Serialize) -> Result<()> {
         match &self.json {
             Some(path) => write(path, serde_json::to_vec_pretty(results)?),

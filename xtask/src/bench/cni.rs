@@ -17,12 +17,12 @@ use super::manifests;
 use super::sandbox::{self, Sandbox};
 use super::statistics::{median, percentile};
 use crate::process::{capture, run as run_command};
-use crate::{build, setup, workspace};
+use crate::{setup, workspace};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    output: super::Output,
+    options: super::Options,
     #[arg(long, default_value_t = 60)]
     pods: usize,
     /// How many at a time in the second part.
@@ -48,14 +48,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     ensure!(args.pods > 0 && args.parallel > 0, "at least one pod, at least one at a time");
     setup::toolchain()?;
     setup::require(&setup::LAB)?;
-    build::release()?;
+    args.options.build()?;
     let results = measure(args)?;
     println!("verb  at a time      p50 ms      p99 ms    pods");
     for Results { verb, parallel, pods, p50_ms, p99_ms } in &results {
         println!("{verb:<6}{parallel:>9}{p50_ms:>12.2}{p99_ms:>12.2}{pods:>8}");
     }
-    args.output.write(&results)?;
-    args.output.judge(&broken_bounds(&results))
+    args.options.write(&results)?;
+    args.options.judge(&broken_bounds(&results))
 }
 
 fn broken_bounds(results: &[Results]) -> Vec<String> {

@@ -51,6 +51,7 @@ impl Kernel {
         let suite = Suite::open(series.suite())?;
         let package = suite.first_dependency("linux-image-cloud-amd64")?;
         let file = suite.download(&package, None)?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         run(Command::new("dpkg-deb").arg("-x").args([&file, &folder]))?;
         Self::unpacked(&folder)
     }

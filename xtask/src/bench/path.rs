@@ -28,12 +28,12 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    output: super::Output,
+    options: super::Options,
     /// Debian's kernel to boot.
     #[arg(long, value_enum, default_value = "6.12")]
     kernel: Series,
     /// Samples of each scenario; the median counts.
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 15)]
     rounds: u32,
     /// How many Services; several guests, one each.
     #[arg(long, value_delimiter = ',', default_values_t = SIZES)]
@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     setup::toolchain()?;
     setup::require(&setup::GUEST)?;
     let kernel = Kernel::of(args.kernel)?;
-    build::release()?;
+    args.options.build()?;
     let programs = build::static_build(&["portolan-guest"])?;
     println!("Linux {}, {} rounds", kernel.version, args.rounds);
     let guests =
@@ -75,8 +75,8 @@ pub(super) fn run(args: &Args) -> Result<()> {
         }
     }
     println!("{}", table::render(&results));
-    args.output.write(&results)?;
-    args.output.judge(&table::broken_bounds(&results))
+    args.options.write(&results)?;
+    args.options.judge(&table::broken_bounds(&results))
 }
 
 struct Guest<'a> {
@@ -94,7 +94,10 @@ impl Guest<'_> {
         let image = self.image()?;
         guest::run(self.kernel, &image, &[&rounds.to_string(), &target], |line| {
             if let Some(seconds) = line.strip_prefix("ready ") {
-                eprintln!("bench: {services} Services are in the maps after {seconds} billion instructions");
+                eprintln!("bench: {services} Services are in the maps after {seconds} s of the guest's time");
+            }
+            if let Some(round) = line.strip_prefix("round ") {
+                eprintln!("bench: {services} Services: round {round} of {rounds}");
             }
             if let Some((scenario, workload, value)) = sample(line) {
                 samples.entry((scenario.to_owned(), workload.to_owned())).or_default().push(value);
@@ -145,9 +148,9 @@ impl Guest<'_> {
     }
 }
 
-/// `sample ROUND SCENARIO WORKLOAD NANOSECONDS`.
+/// `sample SCENARIO WORKLOAD NANOSECONDS`.
 fn sample(line: &str) -> Option<(&str, &str, f64)> {
-    let mut words = line.strip_prefix("sample ")?.split(' ').skip(1);
+    let mut words = line.strip_prefix("sample ")?.split(' ');
     Some((words.next()?, words.next()?, words.next()?.parse().ok()?))
 }
 
@@ -157,8 +160,8 @@ mod tests {
 
     #[test]
     fn only_samples_are_taken_from_the_console() {
-        assert_eq!(sample("sample 3 direct crr 133000.5"), Some(("direct", "crr", 133_000.5)));
+        assert_eq!(sample("sample direct crr 133000.5"), Some(("direct", "crr", 133_000.5)));
         assert_eq!(sample("[    0.1] random kernel line"), None);
-        assert_eq!(sample("sample 3 direct crr"), None);
+        assert_eq!(sample("sample direct crr"), None);
     }
 }

@@ -20,7 +20,7 @@ const PORTS: [Port; 1] = [Port { name: "web", protocol: "TCP", port: 80, target:
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    output: super::Output,
+    options: super::Options,
     #[arg(long, default_value_t = 10_000)]
     services: u32,
     /// Endpoints of each Service.
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     workspace::require_root("the benchmark")?;
     setup::toolchain()?;
     setup::require(&setup::LAB)?;
-    build::release()?;
+    args.options.build()?;
     let client = build::static_build(&["portolan-guest"])?.join("portolan-guest");
     let results = measure(args, &client)?;
     println!("{} Services with {} endpoints each", results.services, results.endpoints);
@@ -57,7 +57,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     println!("                           99 of 100         {:>9.2} ms", results.change_p99_ms);
     println!("resident memory                              {:>9.1} MiB", results.resident_mib);
     println!("at its peak                                  {:>9.1} MiB", results.peak_mib);
-    args.output.write(&results)?;
+    args.options.write(&results)?;
     let bounds = [
         ("cold start, ms", results.cold_start_ms, 2000.0),
         ("median of a change, ms", results.change_p50_ms, 5.0),
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
     let broken = bounds.iter().filter(|(_, value, most)| value > most);
     let broken: Vec<_> =
         broken.map(|(what, value, most)| format!("{what}: {value:.1}, at most {most:.1}")).collect();
-    args.output.judge(&broken)
+    args.options.judge(&broken)
 }
 
 fn measure(args: &Args, client: &Path) -> Result<Results> {
