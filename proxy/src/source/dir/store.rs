@@ -25,6 +25,10 @@ type Fresh = BTreeMap<Version, Vec<Object>>;
 pub(super) struct Store {
     files: BTreeMap<FileName, FileState>,
     objects: BTreeMap<Arc<Identity>, Definitions>,
+    /// The files with something to report.
+    complaining: BTreeSet<FileName>,
+    /// The objects that are defined more than once.
+    contested: BTreeSet<Arc<Identity>>,
     refused: Refused,
 }
 
@@ -39,6 +43,10 @@ impl FileState {
     fn claim(&self, place: usize) -> Option<(&Arc<Identity>, Version)> {
         let manifest = self.manifests.get(place)?;
         Some((manifest.id.as_ref()?, manifest.version?))
+    }
+
+    fn complains(&self) -> bool {
+        !self.broken.is_empty() || self.manifests.iter().any(|manifest| manifest.complaint.is_some())
     }
 }
 
@@ -198,7 +206,7 @@ impl Store {
             text.push_str(if text.is_empty() { "" } else { "; " });
             text.push_str(why);
         };
-        for (file, state) in &self.files {
+        for (file, state) in self.complaining.iter().filter_map(|file| self.files.get_key_value(file)) {
             for broken in &state.broken {
                 report(
                     broken.line.map_or_else(|| file.to_string(), |line| format!("{file}:{line}")),
@@ -211,7 +219,9 @@ impl Store {
                 }
             }
         }
-        for (id, Definitions { claims, .. }) in &self.objects {
+        for (id, Definitions { claims, .. }) in
+            self.contested.iter().filter_map(|id| self.objects.get_key_value(id))
+        {
             let line = |claim: &Claim| self.files[&claim.file].manifests[claim.place].line;
             let mut places = claims.iter().map(|claim| (&claim.file, line(claim)));
             let Some((first, at)) = places.next() else { continue };
@@ -231,21 +241,33 @@ impl Store {
             if old == new {
                 continue;
             }
-            if let Some((id, _)) = old
-                && let Some(definitions) = self.objects.get_mut(id)
-            {
-                definitions.claims.retain(|claim| (&claim.file, claim.place) != (file, place));
+            if let Some((id, _)) = old {
+                self.claims(id, |claims| claims.retain(|claim| (&claim.file, claim.place) != (file, place)));
                 touched.insert(id.clone());
             }
             if let Some((id, version)) = new {
-                let claims = &mut self.objects.entry(id.clone()).or_default().claims;
-                claims.push(Claim { file: file.clone(), place, version });
-                claims.sort_unstable();
+                self.claims(id, |claims| claims.push(Claim { file: file.clone(), place, version }));
                 touched.insert(id.clone());
             }
         }
+        if state.complains() {
+            self.complaining.insert(file.clone());
+        } else {
+            self.complaining.remove(file);
+        }
         if !state.manifests.is_empty() || !state.broken.is_empty() {
             self.files.insert(file.clone(), state);
+        }
+    }
+
+    fn claims(&mut self, id: &Arc<Identity>, change: impl FnOnce(&mut Vec<Claim>)) {
+        let claims = &mut self.objects.entry(id.clone()).or_default().claims;
+        change(claims);
+        claims.sort_unstable();
+        if claims.len() > 1 {
+            self.contested.insert(id.clone());
+        } else {
+            self.contested.remove(id);
         }
     }
 
