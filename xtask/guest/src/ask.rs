@@ -54,7 +54,8 @@ fn timed(count: u32, mut transaction: impl FnMut() -> Result<()>) -> Result<f64>
     Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(count))
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream> {
+/// A connection that ends by a reset.
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -63,7 +64,8 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-fn exchange(stream: &mut TcpStream) -> Result<()> {
+/// A byte there and back.
+pub(crate) fn exchange(stream: &mut TcpStream) -> Result<()> {
     stream.write_all(&[1])?;
     stream.read_exact(&mut [0]).context("no answer")
 }
