@@ -15,7 +15,7 @@ static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> = PerCpuArray::with_max_en
 #[inline(always)]
 pub(crate) fn count(outcome: Outcome) {
     if let Some(counter) = COUNTERS.get_ptr_mut(outcome as u32) {
-        // SAFETY: the element is this CPU's, and a program is not interrupted by another one of its kind.
+        // SAFETY: the element is this CPU's. Where the kernel preempts a program, one of two increments may be lost.
         unsafe { *counter += 1 }
     }
 }

@@ -87,7 +87,12 @@ pub(crate) fn sendmsg(socket: &SockAddr<'_>) -> Decision {
 fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Frontend, Decision> {
     let key = FrontendKey::new(asked.0, asked.1, proto);
     let frontend = match service::lookup(&key, || socket.netns()) {
-        Lookup::NotOurs => return Err(Decision::NotOurs),
+        Lookup::NotOurs => {
+            if proto == Proto::UDP {
+                peer::forget_udp(socket, asked.0, asked.1);
+            }
+            return Err(Decision::NotOurs);
+        }
         Lookup::Refused(outcome) => {
             counters::count(outcome);
             return Err(Decision::Refused(outcome));

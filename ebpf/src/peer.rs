@@ -46,7 +46,7 @@ pub(crate) fn remember_udp(socket: &SockAddr<'_>, asked: (Addr, Port), given: &B
     let peers = unsafe { UDP_PEERS.get_or_insert_ptr_mut(socket.context(), None) };
     // SAFETY: a non-null value lives until the program ends; its fields are plain integers that another CPU may write
     // when two threads send on one socket.
-    let Some(peers) = (unsafe { peers.as_mut() }) else { return };
+    let Some(peers) = (unsafe { peers.as_mut() }) else { return count(Outcome::UdpPeerForgotten) };
     let entry =
         UdpPeer { asked_addr: asked.0, given_addr: given.addr, asked_port: asked.1, given_port: given.port };
     for peer in &mut peers.peers {
@@ -61,6 +61,18 @@ pub(crate) fn remember_udp(socket: &SockAddr<'_>, asked: (Addr, Port), given: &B
         *peer = entry;
     }
     count(Outcome::UdpPeerForgotten);
+}
+
+/// The socket talks to this address itself: what comes from there is no longer a Service's.
+#[inline(always)]
+pub(crate) fn forget_udp(socket: &SockAddr<'_>, addr: Addr, port: Port) {
+    // SAFETY: as in `remember_udp`.
+    let Some(peers) = (unsafe { UDP_PEERS.get_ptr_mut(socket.context()).as_mut() }) else { return };
+    for peer in &mut peers.peers {
+        if peer.given_port == port && peer.given_addr.same(addr) {
+            peer.given_port = Port::ANY;
+        }
+    }
 }
 
 /// Gives a datagram that came from a backend the source that the program sent to.

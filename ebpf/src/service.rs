@@ -32,7 +32,9 @@ pub(crate) enum Lookup {
 #[inline(always)]
 pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
     if let Some(frontend) = get(key) {
-        return Lookup::Frontend(*frontend);
+        // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
+        let elsewhere = key.addr.is_any() && !is_node_netns(netns());
+        return if elsewhere { Lookup::NotOurs } else { Lookup::Frontend(frontend) };
     }
     let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
     let port = key.port.get();
@@ -41,7 +43,7 @@ pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
         && is_node(key.addr, settings, netns)
         && let Some(frontend) = get(&FrontendKey::new(key.addr.any(), key.port, key.proto))
     {
-        return Lookup::Frontend(*frontend);
+        return Lookup::Frontend(frontend);
     }
     match service_cidr(key.addr, settings.service_cidrs) {
         0 => Lookup::NotOurs,
@@ -57,11 +59,21 @@ pub(crate) fn is_node_netns(netns: u64) -> bool {
     SETTINGS.get(0).is_some_and(|settings| settings.node_netns == netns)
 }
 
+/// How often a frontend is read anew that was replaced while it was read.
+const READS: u32 = 3;
+
+/// A frontend, whole: the kernel may give the memory of a replaced element to another one at once, so that what was
+/// read is checked.
 #[inline(always)]
-fn get(key: &FrontendKey) -> Option<&'static Frontend> {
-    // SAFETY: elements of a hash without preallocation are replaced, never changed in place, and live until the
-    // program ends.
-    unsafe { FRONTENDS.get(key) }
+fn get(key: &FrontendKey) -> Option<Frontend> {
+    for _ in 0..READS {
+        // SAFETY: the element is memory of the map until the program ends; what it holds is checked.
+        let frontend = *unsafe { FRONTENDS.get(key) }?;
+        if frontend.is_of(key) {
+            return Some(frontend);
+        }
+    }
+    None
 }
 
 /// Whether nodePorts are served at the address: any node's, and loopback for the node itself. A pod's loopback is its
@@ -71,7 +83,7 @@ fn is_node(addr: Addr, settings: &Settings, netns: impl Fn() -> u64) -> bool {
     if addr.is_loopback() {
         return settings.node_netns == netns();
     }
-    // SAFETY: as in `get`.
+    // SAFETY: only whether it is there counts.
     unsafe { NODE_ADDRS.get(addr) }.is_some()
 }
 

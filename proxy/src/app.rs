@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use portolan_core::event::Event;
 use portolan_core::model::Model;
 use portolan_core::object::{Kind, Object};
 use portolan_core::reconcile::{Facts, Reconciler};
-use portolan_core::state::{Limits, Problem};
-use tokio::sync::mpsc;
+use portolan_core::state::{Limits, Op, Problem, RouteTarget};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Source};
@@ -56,10 +57,10 @@ pub async fn run(config: Config) -> Result<()> {
     let metrics = Arc::new(Metrics::new(publish::outcomes(&pins)));
     let (sender, notices) = mpsc::channel(QUEUE);
     let source = tasks::Source::new(&config, sender).await?;
-    let events = source.events(&config.node_name);
+    let (events, problems) = watch::channel(BTreeSet::new());
     let (publisher, _servers) = Publisher::new(&config, Arc::clone(&metrics), events);
     let reserved = source.api_server_addresses();
-    let _tasks = tasks::spawn(source, machine.ledger(), Arc::clone(&metrics));
+    let _tasks = tasks::spawn(source, &config.node_name, problems, machine.ledger(), &metrics);
     let mut app = App::new(config, dataplane, machine, publisher, metrics, reserved).await?;
     app.run(notices).await
 }
@@ -78,7 +79,8 @@ struct App {
     rejected: BTreeMap<String, String>,
     /// What fails between us and the source.
     source_error: Option<String>,
-    refused_routes: BTreeMap<ipnetwork::IpNetwork, String>,
+    /// Routes that the kernel does not take, and its words.
+    refused_routes: BTreeMap<IpNetwork, (RouteTarget, String)>,
     /// What is wrong with the machine rather than with an object.
     local: BTreeMap<&'static str, Problem>,
     start: Instant,
@@ -86,7 +88,12 @@ struct App {
     attached: bool,
     /// Objects have changed since the last step.
     changed: bool,
-    retry_at: Option<Instant>,
+    /// Nothing is written before: the kernel has just refused something.
+    back_off: Option<Instant>,
+    /// What the kernel holds is not known for sure: it is read before the next write.
+    unsure: bool,
+    /// When the core wants to be asked again though nothing has changed.
+    ask_at: Option<Instant>,
     audit_at: Instant,
 }
 
@@ -122,7 +129,9 @@ impl App {
             start: now,
             attached: false,
             changed: false,
-            retry_at: None,
+            back_off: None,
+            unsure: false,
+            ask_at: None,
             audit_at: now + AUDIT,
             dataplane,
             machine,
@@ -159,11 +168,16 @@ impl App {
 
     /// When there is something to do even if nothing happens.
     fn wake(&self) -> Instant {
-        [self.retry_at, self.publisher.due_at()].into_iter().flatten().fold(self.audit_at, Instant::min)
+        let core = if self.back_off.is_some() { self.back_off } else { self.ask_at };
+        [core, self.publisher.due_at()].into_iter().flatten().fold(self.audit_at, Instant::min)
     }
 
     fn take(&mut self, notice: Notice) {
         match notice {
+            Notice::Started => {
+                self.rejected.clear();
+                self.source_error = None;
+            }
             Notice::Event(event) => {
                 self.count(&event);
                 self.model.handle(event);
@@ -205,9 +219,14 @@ impl App {
         match kind {
             Kind::Service => self.metrics.service_changed(),
             Kind::EndpointSlice => self.metrics.endpoints_changed(),
-            Kind::Node => self.machine.nodes_changed(),
-            Kind::ServiceCidr => {}
+            Kind::Node if !self.is_known(event) => self.machine.nodes_changed(),
+            Kind::Node | Kind::ServiceCidr => {}
         }
+    }
+
+    /// Whether the event repeats what is known, as each renewal of a node's status does.
+    fn is_known(&self, event: &Event) -> bool {
+        matches!(event, Event::Apply(Object::Node(node)) if self.model.node(&node.name) == Some(node))
     }
 
     async fn machine_changed(&mut self, change: Change) {
@@ -216,14 +235,20 @@ impl App {
             self.publisher.mark();
         }
         if change.routes {
-            self.read_routes().await;
+            // Those that were refused are tried again by the audit only.
+            let refused = self.refused_routes.iter().map(|(dst, (target, _))| (*dst, *target)).collect();
+            self.read_routes(refused).await;
         }
     }
 
-    async fn read_routes(&mut self) {
+    /// Reads the routes; `assumed` are taken to be there.
+    async fn read_routes(&mut self, assumed: BTreeMap<IpNetwork, RouteTarget>) {
         let Some(routes) = self.dataplane.routes() else { return };
         match routes.read().await {
-            Ok(routes) => self.reconciler.routes_changed(routes),
+            Ok(mut routes) => {
+                routes.extend(assumed);
+                self.reconciler.routes_changed(routes);
+            }
             Err(error) => warn!("cannot read the routes: {error}"),
         }
     }
@@ -237,8 +262,8 @@ impl App {
         if begun >= self.audit_at {
             self.audit().await;
         }
-        if self.retry_at.is_none_or(|at| begun >= at) {
-            self.retry_at = None;
+        if self.back_off.is_none_or(|at| begun >= at) {
+            self.back_off = None;
             let result = self.write(begun).await;
             self.note("Kernel", "KernelRefused", result);
         }
@@ -246,28 +271,32 @@ impl App {
     }
 
     async fn write(&mut self, begun: Instant) -> Result<()> {
+        let result = self.try_write(begun).await;
+        if result.is_err() {
+            self.metrics.apply_failed();
+            self.unsure = true;
+            self.back_off = Some(begun + RETRY);
+        }
+        result
+    }
+
+    async fn try_write(&mut self, begun: Instant) -> Result<()> {
+        if self.unsure {
+            self.reconciler.reset(self.dataplane.read().await?);
+            self.unsure = false;
+        }
         let now_ms = self.clock(begun);
         let step = self.reconciler.step(&mut self.model, now_ms);
-        let mut written = self.dataplane.apply(&step.ops).await;
-        if written.is_ok() && !self.attached {
-            written = self.attach().map(|()| written.unwrap_or_default());
+        let refused = self.dataplane.apply(&step.ops).await?;
+        self.refused(&step.ops, refused);
+        if !self.attached {
+            self.attach()?;
         }
-        match written {
-            Ok(refused) => {
-                self.refused(&step.ops, refused);
-                self.retry_at = step.retry_at_ms.map(|at| self.start + Duration::from_millis(at));
-                if self.changed || !step.ops.is_empty() {
-                    self.done(begun, step.ops.len());
-                }
-                Ok(())
-            }
-            Err(error) => {
-                self.metrics.apply_failed();
-                self.retry_at = Some(begun + RETRY);
-                self.reconciler.reset(self.dataplane.read().await?);
-                Err(error)
-            }
+        self.ask_at = step.retry_at_ms.map(|at| self.start + Duration::from_millis(at));
+        if self.changed || !step.ops.is_empty() {
+            self.done(begun, step.ops.len());
         }
+        Ok(())
     }
 
     fn done(&mut self, begun: Instant, ops: usize) {
@@ -295,11 +324,12 @@ impl App {
     /// Finds what somebody else has removed, and puts it back.
     async fn audit(&mut self) {
         self.audit_at = Instant::now() + AUDIT;
-        self.read_routes().await;
+        self.read_routes(BTreeMap::new()).await;
         let result =
             self.dataplane.pin_again().and_then(|_| if self.attached { self.attach() } else { Ok(()) });
         self.note("Programs", "NotAttached", result);
-        self.machine.links_changed();
+        self.machine.nodes_changed();
+        self.publisher.mark();
     }
 
     async fn publish(&mut self) {
@@ -325,7 +355,7 @@ impl App {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let routes = self.refused_routes.iter().map(|(dst, why)| Problem {
+        let routes = self.refused_routes.iter().map(|(dst, (_, why))| Problem {
             subject: format!("Route {dst}"),
             reason: "RouteRefused",
             message: why.clone(),
@@ -340,16 +370,18 @@ impl App {
             .collect()
     }
 
-    fn refused(&mut self, ops: &[portolan_core::state::Op], refused: Vec<RefusedRoute>) {
-        use portolan_core::state::Op;
+    fn refused(&mut self, ops: &[Op], refused: Vec<RefusedRoute>) {
+        let mut before = BTreeMap::new();
         for op in ops {
             if let Op::PutRoute(dst, _) | Op::DeleteRoute(dst) = op {
-                self.refused_routes.remove(dst);
+                before.extend(self.refused_routes.remove_entry(dst));
             }
         }
-        for RefusedRoute { dst, why } in refused {
-            warn!("{why}");
-            self.refused_routes.insert(dst, why);
+        for RefusedRoute { dst, target, why } in refused {
+            if before.get(&dst).is_none_or(|(_, said)| *said != why) {
+                warn!("{why}");
+            }
+            self.refused_routes.insert(dst, (target, why));
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use ipnetwork::IpNetwork;
 use portolan_abi::LAYOUT;
-use portolan_core::state::{Limits, Observed, Op};
+use portolan_core::state::{Limits, Observed, Op, RouteTarget};
 
 pub mod bpf;
 pub mod links;
@@ -104,7 +104,7 @@ impl Dataplane {
             match (op, &self.routes) {
                 (Op::PutRoute(dst, target), Some(routes)) => match routes.put(*dst, *target).await {
                     Err(error) if error.is_of_one_route() => {
-                        refused.push(RefusedRoute { dst: *dst, why: error.to_string() });
+                        refused.push(RefusedRoute { dst: *dst, target: *target, why: error.to_string() });
                     }
                     other => other.with_context(|| format!("adding the route to {dst}"))?,
                 },
@@ -135,6 +135,8 @@ impl Dataplane {
 pub struct RefusedRoute {
     /// Its destination.
     pub dst: IpNetwork,
+    /// Where it was to lead.
+    pub target: RouteTarget,
     /// What the kernel said.
     pub why: String,
 }

@@ -11,6 +11,8 @@ mod refused;
 /// What a source tells the run loop.
 #[derive(Debug)]
 pub enum Notice {
+    /// The source starts, or starts again: what it said of refusals and of its health is void.
+    Started,
     /// Objects changed.
     Event(Event),
     /// An object, a part of one or a file was refused. Of a refused object or file what was known before stays; an

@@ -80,6 +80,12 @@ impl Addr {
         (self.0[0] | self.0[1] | self.0[2] | (self.0[3] ^ u32::to_be(1))) == 0
     }
 
+    /// Whether this is `0.0.0.0` or `::`.
+    #[inline(always)]
+    pub const fn is_any(self) -> bool {
+        self.same(self.any())
+    }
+
     /// The wildcard of this address's family.
     #[inline(always)]
     pub const fn any(self) -> Self {

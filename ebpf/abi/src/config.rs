@@ -32,7 +32,7 @@ const _: () = assert!(size_of::<Settings>() == 16);
 /// A range of Service addresses; an element of the `SERVICE_CIDRS` array.
 ///
 /// The kernel copies an array element without a lock, so that a reader may see half of a change. Hence a slot in use
-/// is first written with `flags = 0`, which readers skip, and then with its new content.
+/// first loses its flags, which readers then skip, and gets its new content before its new flags.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
@@ -49,7 +49,7 @@ const _: () = assert!(size_of::<ServiceCidr>() == 36);
 
 impl ServiceCidr {
     /// A slot that holds nothing.
-    pub const EMPTY: Self = Self { addr: Addr::ANY_V6, mask: Addr::ANY_V6, flags: 0 };
+    pub const EMPTY: Self = Self { addr: Addr::ANY_V6, mask: Addr::from_words([u32::MAX; 4]), flags: 0 };
     /// The slot holds a range in which cluster IPs may be.
     pub const IN_USE: u32 = 1;
     /// The range is a ServiceCIDR: an address in it that no Service has is unreachable. Without this flag the range

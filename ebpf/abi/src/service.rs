@@ -63,9 +63,41 @@ pub struct Frontend {
     pub affinity_seconds: u32,
     /// [`FrontendFlags`].
     pub flags: u32,
+    /// See [`Frontend::sealed`]; 0 outside of the map.
+    pub seal: u32,
 }
 
-const _: () = assert!(size_of::<Frontend>() == 28);
+const _: () = assert!(size_of::<Frontend>() == 32);
+
+impl Frontend {
+    /// The value as it is written for `key`.
+    ///
+    /// A hash gives the memory of an element that was replaced or removed to the next one without waiting for its
+    /// readers (kernel/bpf/memalloc.c). A reader that is so slow sees parts of two values, or another key's, and
+    /// notices it by the seal.
+    #[inline(always)]
+    pub const fn sealed(self, key: &FrontendKey) -> Self {
+        Self { seal: self.seal_for(key), ..self }
+    }
+
+    /// Whether this was written, whole, for `key`.
+    #[inline(always)]
+    pub const fn is_of(&self, key: &FrontendKey) -> bool {
+        self.seal == self.seal_for(key)
+    }
+
+    #[inline(always)]
+    const fn seal_for(&self, key: &FrontendKey) -> u32 {
+        let [a, b, c, d] = key.addr.words();
+        let port = ((key.port.raw() as u32) << 8) | key.proto.0 as u32;
+        let keyed = a ^ b.rotate_left(1) ^ c.rotate_left(2) ^ d.rotate_left(3) ^ port.rotate_left(5);
+        let inside = self.inside.base.rotate_left(7) ^ self.inside.count.rotate_left(11);
+        let outside = self.outside.base.rotate_left(13) ^ self.outside.count.rotate_left(17);
+        let rest =
+            self.service.rotate_left(19) ^ self.affinity_seconds.rotate_left(23) ^ self.flags.rotate_left(29);
+        !(keyed ^ inside ^ outside ^ rest)
+    }
+}
 
 /// The bits of [`Frontend::flags`].
 #[derive(Clone, Copy, Debug)]

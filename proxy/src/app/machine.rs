@@ -39,8 +39,10 @@ struct Pods {
     uplinks: Uplinks,
     peers: Vec<Peer>,
     problems: Vec<Problem>,
-    /// Links, addresses or nodes have changed since everything was last looked at.
-    stale: bool,
+    /// Links or addresses have changed since they were last looked at.
+    links_stale: bool,
+    /// Nodes have changed, or it is time to look at everything.
+    nodes_stale: bool,
 }
 
 impl Machine {
@@ -58,7 +60,8 @@ impl Machine {
                 uplinks: Uplinks::default(),
                 peers: Vec::new(),
                 problems: Vec::new(),
-                stale: true,
+                links_stale: true,
+                nodes_stale: true,
             }),
         })
     }
@@ -83,19 +86,22 @@ impl Machine {
     }
 
     pub(super) fn links_changed(&mut self) {
-        self.nodes_changed();
+        if let Some(pods) = &mut self.pods {
+            pods.links_stale = true;
+        }
     }
 
     pub(super) fn nodes_changed(&mut self) {
         if let Some(pods) = &mut self.pods {
-            pods.stale = true;
+            pods.nodes_stale = true;
         }
     }
 
     /// Brings the machine to what pods need, if anything has changed; the configuration of the runtime comes last.
     pub(super) async fn keep(&mut self, model: &Model) -> Vec<(&'static str, Result<()>)> {
-        let Some(pods) = self.pods.as_mut().filter(|pods| pods.stale) else { return Vec::new() };
-        pods.stale = false;
+        let Some(pods) = self.pods.as_mut().filter(|pods| pods.links_stale || pods.nodes_stale) else {
+            return Vec::new();
+        };
         vec![("Node", pods.keep(model).await)]
     }
 
@@ -126,6 +132,7 @@ impl Machine {
 impl Pods {
     async fn keep(&mut self, model: &Model) -> Result<()> {
         let Some(node) = model.own_node() else {
+            (self.links_stale, self.nodes_stale) = (false, false);
             self.problems = vec![Problem {
                 subject: "Node".to_owned(),
                 reason: "NodeUnknown",
@@ -135,9 +142,15 @@ impl Pods {
             return Ok(());
         };
         self.problems.clear();
-        self.uplinks = uplink::find(&self.netlink, &node.internal_ips, &self.forced_uplinks).await?;
-        self.problems.extend(self.uplinks.problems());
-        self.find_peers(model).await?;
+        let uplinks = uplink::find(&self.netlink, &node.internal_ips, &self.forced_uplinks).await?;
+        self.problems.extend(uplinks.problems());
+        // Pods come and go with a link each, which says nothing of other nodes.
+        self.nodes_stale |= uplinks != self.uplinks;
+        self.links_stale = false;
+        self.uplinks = uplinks;
+        if std::mem::take(&mut self.nodes_stale) {
+            self.find_peers(model).await?;
+        }
         if node.pod_cidrs.is_empty() {
             self.problems.push(Problem {
                 subject: format!("Node {}", node.name),

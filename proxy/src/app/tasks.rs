@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::kube::Client;
 use anyhow::{Context as _, Result};
 use futures::future::BoxFuture;
+use portolan_core::state::Problem;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{error, warn};
@@ -17,7 +19,7 @@ use super::events;
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::node::gc::Collector;
-use crate::source::{Notices, dir, kube};
+use crate::source::{Notice, Notices, dir, kube};
 
 /// How long to wait before a task that ended is started again.
 const RESTART: Duration = Duration::from_secs(1);
@@ -45,13 +47,12 @@ impl Source {
         }
     }
 
-    /// Starts to tell problems as Events, where there is an API server to tell them to.
-    pub(super) fn events(&self, node: &str) -> events::Problems {
-        let (sender, problems) = watch::channel(BTreeSet::new());
-        if let Self::Api(connection, _) = self {
-            tokio::spawn(events::tell(connection.client.clone(), node.to_owned(), problems));
+    /// What tells problems as Events, where there is an API server to tell them to.
+    pub(super) fn client(&self) -> Option<Client> {
+        match self {
+            Self::Manifests(..) => None,
+            Self::Api(connection, _) => Some(connection.client.clone()),
         }
-        sender
     }
 
     /// Addresses that no Service may take over.
@@ -63,20 +64,37 @@ impl Source {
     }
 
     fn run(&self) -> BoxFuture<'static, Result<()>> {
-        match self {
-            Self::Manifests(dir, notices) => Box::pin(dir::run(dir.clone(), notices.clone())),
-            Self::Api(connection, notices) => Box::pin(kube::run(connection.client.clone(), notices.clone())),
-        }
+        let (Self::Manifests(_, notices) | Self::Api(_, notices)) = self;
+        let notices = notices.clone();
+        let run: BoxFuture<'static, Result<()>> = match self {
+            Self::Manifests(dir, _) => Box::pin(dir::run(dir.clone(), notices.clone())),
+            Self::Api(connection, _) => Box::pin(kube::run(connection.client.clone(), notices.clone())),
+        };
+        Box::pin(async move {
+            notices.send(Notice::Started).await?;
+            run.await
+        })
     }
 }
 
 /// Starts the tasks; they end when the set is dropped.
-pub(super) fn spawn(source: Source, pods: Option<PathBuf>, metrics: Arc<Metrics>) -> JoinSet<()> {
+pub(super) fn spawn(
+    source: Source,
+    node: &str,
+    problems: watch::Receiver<BTreeSet<Problem>>,
+    pods: Option<PathBuf>,
+    metrics: &Arc<Metrics>,
+) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(supervise("source", move || source.run(), Arc::clone(&metrics)));
+    if let Some(client) = source.client() {
+        let node = node.to_owned();
+        let tell = move || endless(events::tell(client.clone(), node.clone(), problems.clone()));
+        tasks.spawn(supervise("events", tell, Arc::clone(metrics)));
+    }
+    tasks.spawn(supervise("source", move || source.run(), Arc::clone(metrics)));
     if let Some(bpffs) = pods {
         let collector = Arc::new(Collector::new(bpffs));
-        tasks.spawn(supervise("pods", move || endless(Arc::clone(&collector).run()), metrics));
+        tasks.spawn(supervise("pods", move || endless(Arc::clone(&collector).run()), Arc::clone(metrics)));
     }
     tasks
 }

@@ -1,6 +1,6 @@
 //! Typed handles of the pinned maps, for the daemon and for the tools that look at them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -87,7 +87,7 @@ impl Maps {
     pub fn read(&self) -> Result<Observed> {
         let mut observed = Observed {
             services: self.services.iter().collect::<Result<_, _>>().context("reading SERVICES")?,
-            frontends: self.frontends.iter().collect::<Result<_, _>>().context("reading FRONTENDS")?,
+            frontends: self.read_frontends().context("reading FRONTENDS")?,
             node_addrs: self.node_addrs.keys().collect::<Result<_, _>>().context("reading NODE_ADDRS")?,
             settings: self.settings.get(&0, 0).context("reading SETTINGS")?,
             ..Observed::default()
@@ -107,6 +107,16 @@ impl Maps {
         Ok(observed)
     }
 
+    /// Frontends without their seals, which are the maps' own business; one with a broken seal reads as one that
+    /// nobody wants, so that it is written again.
+    fn read_frontends(&self) -> Result<BTreeMap<FrontendKey, Frontend>, MapError> {
+        let unsealed = |(key, value): (FrontendKey, Frontend)| {
+            let whole = value.is_of(&key);
+            (key, if whole { Frontend { seal: 0, ..value } } else { Frontend::default() })
+        };
+        self.frontends.iter().map(|entry| entry.map(unsealed)).collect()
+    }
+
     /// Does one operation; those of routes are none of the maps'.
     pub fn apply(&mut self, op: &Op) -> Result<()> {
         self.write(op).with_context(|| format!("writing {op:?}"))
@@ -118,7 +128,7 @@ impl Maps {
             Op::PutBackends(base, backends) => {
                 (*base..).zip(backends).try_for_each(|(index, backend)| self.backends.set(index, backend, 0))
             }
-            Op::PutFrontend(key, value) => self.frontends.insert(key, value, 0),
+            Op::PutFrontend(key, value) => self.frontends.insert(key, value.sealed(key), 0),
             Op::DeleteFrontend(key) => absent_is_fine(self.frontends.remove(key)),
             Op::DeleteService(id) => {
                 absent_is_fine(self.services.remove(id))?;
@@ -128,7 +138,8 @@ impl Maps {
             Op::PutNodeAddr(addr) => self.node_addrs.insert(addr, 0, 0),
             Op::DeleteNodeAddr(addr) => absent_is_fine(self.node_addrs.remove(addr)),
             Op::PutServiceCidr(slot, cidr) => {
-                self.service_cidrs.set(*slot, ServiceCidr::EMPTY, 0)?;
+                let before = self.service_cidrs.get(slot, 0)?;
+                self.service_cidrs.set(*slot, ServiceCidr { flags: 0, ..before }, 0)?;
                 self.service_cidrs.set(*slot, ServiceCidr { flags: 0, ..*cidr }, 0)?;
                 self.service_cidrs.set(*slot, cidr, 0)
             }

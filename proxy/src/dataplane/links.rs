@@ -34,27 +34,36 @@ pub struct Attached {
 }
 
 /// Puts a program into the link of an earlier daemon. False when there is none at `pin`, or none that is attached to
-/// this cgroup: then the pin is gone afterwards.
+/// this cgroup, as after the cgroup was made anew.
+///
+/// # Errors
+/// The kernel refuses: the link stays as it is.
 pub(super) fn adopt(pin: &Path, program: BorrowedFd<'_>, cgroup_id: u64) -> Result<bool> {
     let link = match sys::open_pinned(pin) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         link => link.with_context(|| format!("opening the pinned link {}", pin.display()))?,
     };
-    let ours = sys::link_cgroup(link.as_fd()).is_ok_and(|id| id == cgroup_id);
-    if ours && sys::update_link(link.as_fd(), program).is_ok() {
-        return Ok(true);
+    if sys::link_cgroup(link.as_fd())? != cgroup_id {
+        return Ok(false);
     }
-    fs::remove_file(pin).with_context(|| format!("removing the dead link {}", pin.display()))?;
-    Ok(false)
+    sys::update_link(link.as_fd(), program)
+        .with_context(|| format!("updating the link {}", pin.display()))?;
+    Ok(true)
 }
 
-/// Attaches a program beside those of others and pins the link.
+/// Attaches a program beside those of others and pins the link, in place of a link that could not be adopted. Both are
+/// attached for a moment, which is harmless: the second sees a backend's address.
 ///
 /// A link to a cgroup always lets others attach beside it; kernels before 6.14 refuse the flag that would say so
 /// (kernel/bpf/cgroup.c, `cgroup_bpf_link_attach`), hence the mode without a flag.
 pub(super) fn create(program: &mut CgroupSockAddr, cgroup: &File, pin: &Path) -> Result<()> {
     let id = program.attach(cgroup, CgroupAttachMode::Single)?;
     let link: FdLink = program.take_link(id)?.try_into()?;
-    link.pin(pin).with_context(|| format!("pinning {}", pin.display()))?;
-    Ok(())
+    let name = pin.file_name().unwrap_or_default().to_string_lossy();
+    let new = pin.with_file_name(format!("new-{name}"));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => link.pin(&new).with_context(|| format!("pinning {}", new.display()))?,
+    };
+    fs::rename(&new, pin).with_context(|| format!("renaming {} to {}", new.display(), pin.display()))
 }

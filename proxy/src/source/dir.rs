@@ -33,10 +33,9 @@ const ABSENT: Duration = Duration::from_millis(500);
 /// # Errors
 /// None of the directory, which are [`Notice`]s; only that the task which reads it died.
 pub async fn run(dir: PathBuf, notices: Notices) -> anyhow::Result<()> {
-    let receiver = notices.clone();
     tokio::select! {
-        result = deliver(dir, &notices) => result,
-        () = receiver.closed() => Ok(()),
+        result = deliver(dir, &notices) => if notices.is_closed() { Ok(()) } else { result },
+        () = notices.closed() => Ok(()),
     }
 }
 

@@ -51,7 +51,7 @@ pub async fn run(client: Client, notices: Notices) -> anyhow::Result<()> {
         )
     };
     tokio::select! {
-        result = watches => result.map(|_| ()),
+        result = watches => if notices.is_closed() { Ok(()) } else { result.map(|_| ()) },
         () = notices.closed() => Ok(()),
     }
 }

@@ -15,26 +15,42 @@ const SLOTS: usize = SERVICE_CIDR_SLOTS as usize;
 /// The content of `SERVICE_CIDRS`.
 pub(crate) type Slots = [ServiceCidr; SLOTS];
 
-/// The ranges of all ServiceCIDR objects, and those that are refused.
-pub(crate) fn allocated(model: &Model) -> (BTreeSet<Prefix>, Vec<Problem>) {
+/// The ranges of all ServiceCIDR objects, and those that are refused: what no Service has in a range is unreachable,
+/// which would cut off nodes and the API server (`reserved`) if they were in one.
+pub(crate) fn allocated(model: &Model, reserved: &BTreeSet<IpAddr>) -> (BTreeSet<Prefix>, Vec<Problem>) {
     let mut ranges = BTreeSet::new();
     let mut problems = Vec::new();
     for object in model.service_cidrs() {
         for cidr in &object.cidrs {
-            match address::special_net(*cidr) {
-                None => drop(ranges.insert(Prefix::of(*cidr))),
-                Some(why) => problems.push(Problem {
+            let range = Prefix::of(*cidr);
+            let special = address::special_net(*cidr).map(|why| format!("addresses that are {why}"));
+            match special.or_else(|| machine_in(range, model, reserved)) {
+                None => drop(ranges.insert(range)),
+                Some(what) => problems.push(Problem {
                     subject: format!("ServiceCIDR {}", object.name),
                     reason: "ServiceCidrRefused",
                     message: format!(
-                        "spec.cidrs has {cidr}, which holds addresses that are {why}: refusing what no Service has \
-                         there would cut nodes off; it is ignored, use another range"
+                        "spec.cidrs has {cidr}, which holds {what}: refusing what no Service has there would cut \
+                         that off; the range is ignored, use another one"
                     ),
                 }),
             }
         }
     }
     (ranges, problems)
+}
+
+/// A machine whose address is in the range, in words.
+fn machine_in(range: Prefix, model: &Model, reserved: &BTreeSet<IpAddr>) -> Option<String> {
+    // In a cluster that reaches its API server through a Service, that address belongs in the range.
+    let is_service = |addr: &IpAddr| model.services().any(|service| service.cluster_ips.contains(addr));
+    if let Some(addr) = reserved.iter().find(|addr| range.contains(**addr) && !is_service(addr)) {
+        return Some(format!("the API server's address {addr}"));
+    }
+    model.nodes().find_map(|node| {
+        let addr = node.internal_ips.iter().chain(&node.external_ips).find(|addr| range.contains(**addr))?;
+        Some(format!("the address {addr} of node {}", node.name))
+    })
 }
 
 /// The smallest range per family that holds these cluster IPs, which are in no allocated range: so that their unknown

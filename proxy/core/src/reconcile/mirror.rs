@@ -119,6 +119,7 @@ impl Mirror {
                 service: id,
                 affinity_seconds: wanted.affinity_seconds,
                 flags: wanted.flags,
+                seal: 0,
             };
             change.frontends.push((wanted.key, frontend));
         }

@@ -97,8 +97,11 @@ impl Surroundings {
         if nodes || self.room_for_nodes {
             self.node_addrs(model, batch);
         }
-        if everything || dirty.service_cidrs {
-            (self.allocated, self.range_problems) = ranges::allocated(model);
+        let before = (nodes || dirty.service_cidrs).then(|| std::mem::take(&mut self.allocated));
+        if before.is_some() {
+            (self.allocated, self.range_problems) = ranges::allocated(model, &self.facts.reserved);
+        }
+        if everything || before.is_some_and(|before| before != self.allocated) {
             self.outliers.clear();
             for key in mirror.frontends.keys() {
                 self.cluster_ip(*key, true);
