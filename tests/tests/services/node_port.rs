@@ -43,7 +43,7 @@ fn a_node_port_answers_on_every_address_of_every_node() -> Result<()> {
 fn on_loopback_it_answers_the_node_and_no_pod() -> Result<()> {
     let story = Story::begin()?;
     story.lab.expose(&service(), TARGET, &story.servers())?;
-    for ip in ["127.0.0.1", "127.1.2.3", "::1"] {
+    for ip in ["127.0.0.1", "127.1.2.3", "::1", "0.0.0.0", "::"] {
         for call in ways(ip.parse()?) {
             served("the node", story.node(1).agent(), &call)?;
         }
