@@ -56,7 +56,7 @@ pub struct Definition {
     pub flags: u32,
 }
 
-/// The maps of the ledger. The programs' object file declares `PODS` in the same way.
+/// The maps of the ledger.
 pub const DEFINITIONS: [Definition; 3] = [
     Definition {
         name: MapName::Pods,

@@ -39,7 +39,7 @@ mod tests {
         let show = |notice| match notice {
             Notice::Rejected { what, why } => format!("-{what} {why}"),
             Notice::Accepted { what } => format!("+{what}"),
-            Notice::Event(_) | Notice::Health(_) => panic!("not about refusals"),
+            Notice::Started | Notice::Event(_) | Notice::Health(_) => panic!("not about refusals"),
         };
         notices.into_iter().map(show).collect()
     }

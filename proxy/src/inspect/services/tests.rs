@@ -26,7 +26,7 @@ fn backend(addr: &str, flags: u16) -> Backend {
 fn observed() -> Observed {
     let cart = Set { base: 10, count: 2 };
     let entry =
-        |service, inside, outside, flags| Entry { inside, outside, service, affinity_seconds: 0, flags };
+        |service, inside, outside, flags| Entry { inside, outside, service, affinity_seconds: 0, flags, seal: 0 };
     let cluster_ip = FrontendFlags::CLUSTER_IP;
     let nothing = FrontendFlags::REFUSE_INSIDE | FrontendFlags::REFUSE_OUTSIDE;
     Observed {

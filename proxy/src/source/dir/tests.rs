@@ -1,6 +1,7 @@
 //! Real directories, real inotify.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -67,6 +68,7 @@ fn show(notice: Notice) -> String {
             let names: Vec<String> = objects.iter().map(name).collect();
             format!("reset {kind} {}", names.join(" "))
         }
+        Notice::Started => "started".to_owned(),
         Notice::Rejected { what, .. } => format!("rejected {what}"),
         Notice::Accepted { what } => format!("accepted {what}"),
         Notice::Health(health) => format!("health {}", if health.is_some() { "failing" } else { "good" }),
@@ -107,8 +109,21 @@ async fn files_are_replaced_by_rename() {
 }
 
 #[tokio::test]
+async fn an_editor_that_renames_the_old_file_away_takes_nothing_down() {
+    let mut watched = Watched::start(&[("a.yaml", &node("one"))]);
+    watched.resets().await;
+    let file = watched.dir().join("a.yaml");
+    fs::rename(&file, watched.dir().join("a.yaml~")).unwrap();
+    let mut new = fs::File::create(&file).unwrap();
+    new.write_all(node("one").as_bytes()).unwrap();
+    drop(new);
+    watched.nothing_until("marker").await;
+    fs::remove_file(&file).unwrap();
+    assert_eq!(watched.next().await, "delete one");
+}
+
+#[tokio::test]
 async fn a_file_is_read_when_it_is_closed() {
-    use std::io::Write;
     let mut watched = Watched::start(&[("a.yaml", &(node("n1") + "---\n" + &node("n2")))]);
     watched.resets().await;
     let mut file = fs::File::create(watched.dir().join("a.yaml")).unwrap();

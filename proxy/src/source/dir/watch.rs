@@ -5,11 +5,16 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask};
+use tokio::time::{Instant, timeout_at};
 
 use super::file;
+
+/// How long a file may be away before it is taken for gone: editors rename the old one away and then write the new one.
+const AWAY: Duration = Duration::from_millis(150);
 
 /// What happened to the directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,18 +45,28 @@ impl Watch {
         Ok(Self { dir: dir.to_owned(), events: inotify.into_event_stream([0; 16 * 1024])? })
     }
 
-    /// Waits for changes, and takes all that are there already with them.
+    /// Waits for changes, and takes all that are there already with them. A file that goes is waited for a moment.
     pub(super) async fn next(&mut self) -> Changes {
         let mut changes = Changes::Files(BTreeSet::new());
+        let mut away: Option<Instant> = None;
         loop {
-            let event = match self.events.next().now_or_never() {
-                Some(event) => event,
-                None if changes != Changes::Files(BTreeSet::new()) => return changes,
-                None => self.events.next().await,
+            let event = match (self.events.next().now_or_never(), away) {
+                (Some(event), _) => event,
+                (None, Some(until)) => match timeout_at(until, self.events.next()).await {
+                    Ok(event) => event,
+                    Err(_) => return changes,
+                },
+                (None, None) if changes == Changes::Files(BTreeSet::new()) => self.events.next().await,
+                (None, None) => return changes,
             };
             // The descriptor fails only when the system does: look at everything through a new one.
             let Some(Ok(event)) = event else { return Changes::Gone };
-            changes = changes.and(self.change(&event));
+            let change = self.change(&event);
+            let leaves = event.mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE);
+            if leaves && change != Changes::Files(BTreeSet::new()) {
+                away.get_or_insert_with(|| Instant::now() + AWAY);
+            }
+            changes = changes.and(change);
             if changes == Changes::Gone {
                 return changes;
             }

@@ -194,6 +194,7 @@ fn show(notice: &Notice) -> String {
         }
         Notice::Rejected { what, .. } => format!("rejected {what}"),
         Notice::Accepted { what } => format!("accepted {what}"),
+        Notice::Started => "started".into(),
         Notice::Health(Some(_)) => "failing".into(),
         Notice::Health(None) => "working".into(),
     }

@@ -52,6 +52,7 @@ fn show(notice: &Notice) -> String {
         Notice::Event(Event::Reset(kind, objects)) => format!("reset {kind} {}", objects.len()),
         Notice::Rejected { what, why } => format!("rejected {what} {why}"),
         Notice::Accepted { what } => format!("accepted {what}"),
+        Notice::Started => "started".to_owned(),
         Notice::Health(health) => format!("health {health:?}"),
     }
 }
