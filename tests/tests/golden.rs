@@ -106,7 +106,7 @@ fn ending(node: &str, notices: &[Notice]) -> Result<String> {
         match notice {
             Notice::Event(event) => model.handle(event.clone()),
             Notice::Rejected { what, why } => writeln!(refused, "refused {what}: {why}")?,
-            Notice::Accepted { .. } | Notice::Health(_) => {}
+            Notice::Started | Notice::Accepted { .. } | Notice::Health(_) => {}
         }
     }
     let mut kernel = Kernel::new(LIMITS);

@@ -25,8 +25,14 @@ fn backend(addr: &str, flags: u16) -> Backend {
 /// `shop/cart` with a ClusterIP and a nodePort of the policy Local without a pod here, `shop/empty` without endpoints.
 fn observed() -> Observed {
     let cart = Set { base: 10, count: 2 };
-    let entry =
-        |service, inside, outside, flags| Entry { inside, outside, service, affinity_seconds: 0, flags, seal: 0 };
+    let entry = |service, inside, outside, flags| Entry {
+        inside,
+        outside,
+        service,
+        affinity_seconds: 0,
+        flags,
+        seal: 0,
+    };
     let cluster_ip = FrontendFlags::CLUSTER_IP;
     let nothing = FrontendFlags::REFUSE_INSIDE | FrontendFlags::REFUSE_OUTSIDE;
     Observed {
