@@ -1,6 +1,6 @@
 //! Says when to look at the directory again: inotify(7).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -31,6 +31,8 @@ pub(super) enum Changes {
 pub(super) struct Watch {
     dir: PathBuf,
     events: EventStream<[u8; 16 * 1024]>,
+    /// Files that have gone, and when they are to be taken for gone.
+    away: BTreeMap<String, Instant>,
 }
 
 impl Watch {
@@ -42,38 +44,42 @@ impl Watch {
         let files = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE;
         let dir_itself = WatchMask::DELETE_SELF | WatchMask::MOVE_SELF | WatchMask::ONLYDIR;
         inotify.watches().add(dir, files | WatchMask::CREATE | dir_itself)?;
-        Ok(Self { dir: dir.to_owned(), events: inotify.into_event_stream([0; 16 * 1024])? })
+        Ok(Self {
+            dir: dir.to_owned(),
+            events: inotify.into_event_stream([0; 16 * 1024])?,
+            away: BTreeMap::new(),
+        })
     }
 
-    /// Waits for changes, and takes all that are there already with them. A file that goes is waited for a moment.
+    /// Waits for changes, and takes all that are there already with them.
     pub(super) async fn next(&mut self) -> Changes {
-        let mut changes = Changes::Files(BTreeSet::new());
-        let mut away: Option<Instant> = None;
+        let mut changes = Changes::none();
         loop {
-            let event = match (self.events.next().now_or_never(), away) {
+            let event = match (self.events.next().now_or_never(), self.away.values().min()) {
                 (Some(event), _) => event,
-                (None, Some(until)) => match timeout_at(until, self.events.next()).await {
+                (None, _) if changes != Changes::none() => return changes,
+                (None, None) => self.events.next().await,
+                (None, Some(until)) => match timeout_at(*until, self.events.next()).await {
                     Ok(event) => event,
-                    Err(_) => return changes,
+                    Err(_) => return self.gone(),
                 },
-                (None, None) if changes == Changes::Files(BTreeSet::new()) => self.events.next().await,
-                (None, None) => return changes,
             };
             // The descriptor fails only when the system does: look at everything through a new one.
             let Some(Ok(event)) = event else { return Changes::Gone };
-            let change = self.change(&event);
-            let leaves = event.mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE);
-            if leaves && change != Changes::Files(BTreeSet::new()) {
-                away.get_or_insert_with(|| Instant::now() + AWAY);
-            }
-            changes = changes.and(change);
+            changes = changes.and(self.change(&event));
             if changes == Changes::Gone {
                 return changes;
             }
         }
     }
 
-    fn change(&self, event: &EventOwned) -> Changes {
+    /// The files that have been away for too long.
+    fn gone(&mut self) -> Changes {
+        let now = Instant::now();
+        Changes::Files(self.away.extract_if(.., |_, until| *until <= now).map(|(name, _)| name).collect())
+    }
+
+    fn change(&mut self, event: &EventOwned) -> Changes {
         let itself = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED | EventMask::UNMOUNT;
         if event.mask.intersects(itself) {
             return Changes::Gone;
@@ -84,10 +90,21 @@ impl Watch {
         match event.name.as_ref().and_then(|name| name.to_str()) {
             // A mounted ConfigMap: its files are links through this one, which is replaced when the ConfigMap changes.
             Some("..data") => Changes::Anything,
-            Some(name) if file::is_manifest(name) && self.is_written(event, name) => {
-                Changes::Files(BTreeSet::from([name.to_owned()]))
-            }
-            _ => Changes::Files(BTreeSet::new()),
+            Some(name) if file::is_manifest(name) => self.change_of(event, name),
+            _ => Changes::none(),
+        }
+    }
+
+    fn change_of(&mut self, event: &EventOwned, name: &str) -> Changes {
+        if event.mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE) {
+            self.away.entry(name.to_owned()).or_insert_with(|| Instant::now() + AWAY);
+            return Changes::none();
+        }
+        self.away.remove(name);
+        if self.is_written(event, name) {
+            Changes::Files(BTreeSet::from([name.to_owned()]))
+        } else {
+            Changes::none()
         }
     }
 
@@ -100,6 +117,10 @@ impl Watch {
 }
 
 impl Changes {
+    fn none() -> Self {
+        Self::Files(BTreeSet::new())
+    }
+
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
