@@ -109,20 +109,6 @@ async fn files_are_replaced_by_rename() {
 }
 
 #[tokio::test]
-async fn an_editor_that_renames_the_old_file_away_takes_nothing_down() {
-    let mut watched = Watched::start(&[("a.yaml", &node("one"))]);
-    watched.resets().await;
-    let file = watched.dir().join("a.yaml");
-    fs::rename(&file, watched.dir().join("a.yaml~")).unwrap();
-    let mut new = fs::File::create(&file).unwrap();
-    new.write_all(node("one").as_bytes()).unwrap();
-    drop(new);
-    watched.nothing_until("marker").await;
-    fs::remove_file(&file).unwrap();
-    assert_eq!(watched.next().await, "delete one");
-}
-
-#[tokio::test]
 async fn a_file_is_read_when_it_is_closed() {
     let mut watched = Watched::start(&[("a.yaml", &(node("n1") + "---\n" + &node("n2")))]);
     watched.resets().await;

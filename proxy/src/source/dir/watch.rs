@@ -1,20 +1,15 @@
 //! Says when to look at the directory again: inotify(7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchMask};
-use tokio::time::{Instant, timeout_at};
 
 use super::file;
-
-/// How long a file may be away before it is taken for gone: editors rename the old one away and then write the new one.
-const AWAY: Duration = Duration::from_millis(150);
 
 /// What happened to the directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,8 +26,6 @@ pub(super) enum Changes {
 pub(super) struct Watch {
     dir: PathBuf,
     events: EventStream<[u8; 16 * 1024]>,
-    /// Files that have gone, and when they are to be taken for gone.
-    away: BTreeMap<String, Instant>,
 }
 
 impl Watch {
@@ -44,25 +37,17 @@ impl Watch {
         let files = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::MOVED_FROM | WatchMask::DELETE;
         let dir_itself = WatchMask::DELETE_SELF | WatchMask::MOVE_SELF | WatchMask::ONLYDIR;
         inotify.watches().add(dir, files | WatchMask::CREATE | dir_itself)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            events: inotify.into_event_stream([0; 16 * 1024])?,
-            away: BTreeMap::new(),
-        })
+        Ok(Self { dir: dir.to_owned(), events: inotify.into_event_stream([0; 16 * 1024])? })
     }
 
     /// Waits for changes, and takes all that are there already with them.
     pub(super) async fn next(&mut self) -> Changes {
-        let mut changes = Changes::none();
+        let mut changes = Changes::Files(BTreeSet::new());
         loop {
-            let event = match (self.events.next().now_or_never(), self.away.values().min()) {
-                (Some(event), _) => event,
-                (None, _) if changes != Changes::none() => return changes,
-                (None, None) => self.events.next().await,
-                (None, Some(until)) => match timeout_at(*until, self.events.next()).await {
-                    Ok(event) => event,
-                    Err(_) => return self.gone(),
-                },
+            let event = match self.events.next().now_or_never() {
+                Some(event) => event,
+                None if changes != Changes::Files(BTreeSet::new()) => return changes,
+                None => self.events.next().await,
             };
             // The descriptor fails only when the system does: look at everything through a new one.
             let Some(Ok(event)) = event else { return Changes::Gone };
@@ -73,13 +58,7 @@ impl Watch {
         }
     }
 
-    /// The files that have been away for too long.
-    fn gone(&mut self) -> Changes {
-        let now = Instant::now();
-        Changes::Files(self.away.extract_if(.., |_, until| *until <= now).map(|(name, _)| name).collect())
-    }
-
-    fn change(&mut self, event: &EventOwned) -> Changes {
+    fn change(&self, event: &EventOwned) -> Changes {
         let itself = EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED | EventMask::UNMOUNT;
         if event.mask.intersects(itself) {
             return Changes::Gone;
@@ -90,21 +69,10 @@ impl Watch {
         match event.name.as_ref().and_then(|name| name.to_str()) {
             // A mounted ConfigMap: its files are links through this one, which is replaced when the ConfigMap changes.
             Some("..data") => Changes::Anything,
-            Some(name) if file::is_manifest(name) => self.change_of(event, name),
-            _ => Changes::none(),
-        }
-    }
-
-    fn change_of(&mut self, event: &EventOwned, name: &str) -> Changes {
-        if event.mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE) {
-            self.away.entry(name.to_owned()).or_insert_with(|| Instant::now() + AWAY);
-            return Changes::none();
-        }
-        self.away.remove(name);
-        if self.is_written(event, name) {
-            Changes::Files(BTreeSet::from([name.to_owned()]))
-        } else {
-            Changes::none()
+            Some(name) if file::is_manifest(name) && self.is_written(event, name) => {
+                Changes::Files(BTreeSet::from([name.to_owned()]))
+            }
+            _ => Changes::Files(BTreeSet::new()),
         }
     }
 
@@ -117,10 +85,6 @@ impl Watch {
 }
 
 impl Changes {
-    fn none() -> Self {
-        Self::Files(BTreeSet::new())
-    }
-
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
