@@ -43,7 +43,14 @@ pub(crate) fn connect(socket: &SockAddr<'_>) -> Decision {
         return Decision::NotOurs;
     }
     match answer(socket, asked, proto) {
-        Err(decision) => decision,
+        Err(decision) => {
+            // Only here: for a connected IPv6 socket with an IPv4-mapped peer, the kernel calls the sendmsg hook with
+            // the backend's address as if the program had named it (net/ipv6/udp.c, `udpv6_sendmsg`).
+            if proto == Proto::UDP {
+                peer::forget_udp(socket, asked.0, asked.1);
+            }
+            decision
+        }
         Ok(frontend) => match backend::choose(&frontend, frontend.inside, asked.0, || socket.netns()) {
             None => refuse(&frontend, Outcome::BrokenSet),
             Some(given) => {
@@ -87,12 +94,7 @@ pub(crate) fn sendmsg(socket: &SockAddr<'_>) -> Decision {
 fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Frontend, Decision> {
     let key = FrontendKey::new(asked.0, asked.1, proto);
     let frontend = match service::lookup(&key, || socket.netns()) {
-        Lookup::NotOurs => {
-            if proto == Proto::UDP {
-                peer::forget_udp(socket, asked.0, asked.1);
-            }
-            return Err(Decision::NotOurs);
-        }
+        Lookup::NotOurs => return Err(Decision::NotOurs),
         Lookup::Refused(outcome) => {
             counters::count(outcome);
             return Err(Decision::Refused(outcome));
