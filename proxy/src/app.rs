@@ -12,13 +12,13 @@ use portolan_core::event::Event;
 use portolan_core::model::Model;
 use portolan_core::object::{Kind, Object};
 use portolan_core::reconcile::{Facts, Reconciler};
-use portolan_core::state::{Limits, Op, Problem, RouteTarget};
+use portolan_core::state::{Limits, Problem, RouteTarget};
 use tokio::sync::{mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::config::{Config, Source};
 use crate::dataplane::routes::{Change, Routes};
-use crate::dataplane::{Dataplane, Pins, RefusedRoute};
+use crate::dataplane::{Dataplane, Pins};
 use crate::health::{Family, HealthState};
 use crate::metrics::Metrics;
 use crate::node::state_dir::StateDir;
@@ -26,6 +26,7 @@ use crate::source::Notice;
 
 mod events;
 mod machine;
+mod problems;
 mod publish;
 mod shutdown;
 mod tasks;
@@ -352,69 +353,6 @@ impl App {
             usage: self.reconciler.usage(),
             limits: self.limits,
         });
-    }
-
-    fn problems(&self) -> Vec<Problem> {
-        let routes = self.refused_routes.iter().map(|(dst, (_, why))| Problem {
-            subject: format!("Route {dst}"),
-            reason: "RouteRefused",
-            message: why.clone(),
-        });
-        let local = self.local.values().cloned();
-        self.reconciler
-            .problems()
-            .cloned()
-            .chain(routes)
-            .chain(local)
-            .chain(self.machine.problems())
-            .collect()
-    }
-
-    fn refused(&mut self, ops: &[Op], refused: Vec<RefusedRoute>) {
-        let mut before = BTreeMap::new();
-        for op in ops {
-            if let Op::PutRoute(dst, _) | Op::DeleteRoute(dst) = op {
-                before.extend(self.refused_routes.remove_entry(dst));
-            }
-        }
-        for RefusedRoute { dst, target, why } in refused {
-            if before.get(&dst).is_none_or(|(_, said)| *said != why) {
-                warn!("{why}");
-            }
-            self.refused_routes.insert(dst, (target, why));
-        }
-    }
-
-    /// Remembers what fails on this machine until it works again.
-    fn note(&mut self, subject: &'static str, reason: &'static str, result: Result<()>) {
-        match result {
-            Ok(()) => {
-                self.local.remove(subject);
-            }
-            Err(failure) => {
-                let message = format!("{failure:#}");
-                let problem = Problem { subject: subject.to_owned(), reason, message };
-                if self.local.get(subject) != Some(&problem) {
-                    error!("{subject}: {}", problem.message);
-                    self.publisher.mark();
-                }
-                self.local.insert(subject, problem);
-            }
-        }
-    }
-
-    fn compare_limits(&mut self, wanted: &Limits) {
-        if self.limits == *wanted {
-            return;
-        }
-        let message = format!(
-            "the pinned maps were created with other limits ({:?}) than asked for ({wanted:?}); the old ones stay in \
-             force until the node is rebooted or `portolan cleanup` has removed the maps",
-            self.limits
-        );
-        warn!("{message}");
-        let problem = Problem { subject: "Maps".to_owned(), reason: "LimitsDiffer", message };
-        self.local.insert("Maps", problem);
     }
 
     fn clock(&self, at: Instant) -> u64 {

@@ -2,14 +2,15 @@
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 
 use crate::lab::Lab;
 use crate::manifest::{Family, Manifest, Service, Slice};
 use crate::node::Node;
 use crate::pod::Pod;
+use crate::wait;
 use crate::wire::{Proto, udp};
 
 /// How long the daemons may take for a change. They take milliseconds; this is for loaded machines.
@@ -82,16 +83,12 @@ pub fn slices(service: &Service, target_port: u16, pods: &[&Pod]) -> Vec<Slice> 
 }
 
 fn wait_for_marker(node: &Node, vip: Ipv4Addr) -> Result<()> {
-    let deadline = Instant::now() + SETTLED_WITHIN;
-    loop {
+    let refused = || {
         let seen = node.agent().open(udp(format!("{vip}:9")).connected()).map(drop);
-        if seen.as_ref().is_err_and(|failure| failure.errno == "ECONNREFUSED") {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            let seen = seen.err().map_or_else(|| "connects".to_owned(), |failure| failure.to_string());
-            bail!("{} does not apply what it was given (the marker {seen}):\n{}", node.name(), node.log());
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+        Ok(seen.is_err_and(|failure| failure.errno == "ECONNREFUSED").then_some(()))
+    };
+    let waited = wait::until(SETTLED_WITHIN, "the marker is refused", refused);
+    waited
+        .map(drop)
+        .with_context(|| format!("{} does not apply what it was given:\n{}", node.name(), node.log()))
 }

@@ -47,12 +47,11 @@ const FORBIDDEN: [&str; 6] = [
 const NAMELESS: [&str; 6] = ["common.rs", "helper.rs", "helpers.rs", "mod.rs", "util.rs", "utils.rs"];
 
 /// Where a thread may sleep, and why there is no event to wait for.
-const SLEEPS: [(&str, &str); 9] = [
+const SLEEPS: [(&str, &str); 8] = [
     ("xtask/guest/src/plan.rs", "the daemon's status file is polled, in a guest whose waiting costs nothing"),
     ("xtask/src/bench/sandbox.rs", "the daemon's status file is polled to time its appearance from outside"),
     ("tests/src/wait.rs", "the one place where tests poll what the kernel announces to nobody"),
     ("tests/src/cgroup.rs", "a cgroup can be removed some time after its last process has ended"),
-    ("tests/src/cluster.rs", "that a connection works is seen by trying, as its users see it"),
     ("tests/src/daemon.rs", "that a health port answers is seen by asking, as a kubelet does"),
     ("tests/src/traffic/load.rs", "the pace of a load is time"),
     ("tests/tests/restart.rs", "a kill at a random moment is a matter of time"),
