@@ -66,7 +66,7 @@ impl Service<'_> {
         let endpoints = self
             .endpoints
             .iter()
-            .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}));
+            .map(|address| json!({"addresses": [address], "nodeName": node_of(*address), "conditions": {"ready": true}}));
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {
@@ -91,6 +91,11 @@ pub(super) fn node(name: &str, address: Ipv4Addr, pod_cidr: &str) -> [Value; 2] 
         "spec": {"cidrs": [SERVICE_CIDR]},
     });
     [node, range]
+}
+
+/// The node of a pod: a hundred pods each, as names of a length that cloud providers give.
+fn node_of(address: Ipv4Addr) -> String {
+    format!("pool-a-{:08x}-node", address.to_bits() / 100)
 }
 
 /// Writes `fixed` objects and `services` into a folder. A slice is in the file beside that of its Service.

@@ -67,8 +67,9 @@ impl Member {
 /// All slices.
 #[derive(Debug, Default)]
 pub(crate) struct Slices {
-    /// By Service, then by the slice's own name.
-    by_service: BTreeMap<ObjectName, BTreeMap<Box<str>, Slice>>,
+    /// By Service; its slices in the order of their names. Most Services have one, for which a map would cost half a
+    /// kilobyte.
+    by_service: BTreeMap<ObjectName, Vec<(Box<str>, Slice)>>,
     /// The Service of each slice.
     service_of: BTreeMap<ObjectName, Box<str>>,
 }
@@ -76,7 +77,7 @@ pub(crate) struct Slices {
 impl Slices {
     /// The slices of a Service, by name.
     pub(crate) fn of(&self, service: &ObjectName) -> impl Iterator<Item = &Slice> + Clone {
-        self.by_service.get(service).into_iter().flat_map(BTreeMap::values)
+        self.by_service.get(service).into_iter().flatten().map(|(_, slice)| slice)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -96,10 +97,14 @@ impl Slices {
         let name = slice.name.clone();
         let slice = Slice::new(slice, node);
         let siblings = self.by_service.entry(service.clone()).or_default();
-        if siblings.get(&name.name) == Some(&slice) {
-            return;
+        match siblings.binary_search_by(|(other, _)| other.cmp(&name.name)) {
+            Ok(place) if siblings[place].1 == slice => return,
+            Ok(place) => siblings[place].1 = slice,
+            Err(place) => {
+                siblings.reserve_exact(1);
+                siblings.insert(place, (name.name.clone(), slice));
+            }
         }
-        siblings.insert(name.name.clone(), slice);
         self.service_of.insert(name, service.name.clone());
         dirty.insert(service);
     }
@@ -109,7 +114,7 @@ impl Slices {
         let Some(service) = self.service_of.remove(name) else { return };
         let service = ObjectName { namespace: name.namespace.clone(), name: service };
         if let Some(siblings) = self.by_service.get_mut(&service) {
-            siblings.remove(&name.name);
+            siblings.retain(|(other, _)| *other != name.name);
             if siblings.is_empty() {
                 self.by_service.remove(&service);
             }

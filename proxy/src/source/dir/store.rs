@@ -246,7 +246,11 @@ impl Store {
                 touched.insert(id.clone());
             }
             if let Some((id, version)) = new {
-                self.claims(id, |claims| claims.push(Claim { file: file.clone(), place, version }));
+                self.claims(id, |claims| {
+                    // Nearly every object is defined once.
+                    claims.reserve_exact(1);
+                    claims.push(Claim { file: file.clone(), place, version });
+                });
                 touched.insert(id.clone());
             }
         }
