@@ -219,7 +219,7 @@ impl Addition<'_> {
             ifindex: link.index,
             pod_mac: self.pod_mac.0,
             host_mac: self.host_mac.0,
-            pad: [0; 4],
+            flags: 0,
         }
     }
 

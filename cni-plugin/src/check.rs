@@ -184,7 +184,7 @@ mod tests {
             ifindex: 7,
             pod_mac: [2, 0, 0, 0, 0, 1],
             host_mac: [2, 0, 0, 0, 0, 2],
-            pad: [0; 4],
+            flags: 0,
         };
         let pods = [("10.0.0.5".parse().unwrap(), entry)];
         let expected = Expected { host_name: "pn0", pod_name: "eth0", pods: &pods };

@@ -21,7 +21,7 @@ pub(crate) fn adding(owner: Owner) -> PodEntry {
         ifindex: 0,
         pod_mac: [0; 6],
         host_mac: [0; 6],
-        pad: [0; 4],
+        flags: 0,
     }
 }
 

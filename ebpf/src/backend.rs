@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
-use portolan_abi::{Addr, Affinity, AffinityKey, Backend, Frontend, Port, Set};
+use portolan_abi::{Addr, Affinity, AffinityKey, Backend, FlowKey, Frontend, Port, Set};
 
 /// The daemon sets the sizes of this and the following map.
 #[map]
@@ -72,12 +72,39 @@ fn sticky(frontend: &Frontend, set: Set, key: &AffinityKey) -> Option<Backend> {
     Some(backend)
 }
 
+/// Chooses a backend for a packet by a hash of its flow, or of its client alone where clients stick: nodes with the same
+/// set choose alike.
+#[inline(always)]
+pub(crate) fn choose_by_hash(frontend: &Frontend, set: Set, key: &FlowKey) -> Option<Backend> {
+    let client = key.src.words();
+    let mut hash = client[0] ^ client[1].rotate_left(8) ^ client[2].rotate_left(16) ^ client[3];
+    if frontend.affinity_seconds == 0 {
+        let to = key.dst.words()[3];
+        let ports = (u32::from(key.src_port.raw()) << 16) | u32::from(key.dst_port.raw());
+        hash = mixed(hash) ^ mixed(ports ^ to.rotate_left(3));
+    }
+    scaled(set, mixed(hash))
+}
+
+/// Every bit of the input changes half of those of the output (MurmurHash3, `fmix32`).
+#[inline(always)]
+fn mixed(mut bits: u32) -> u32 {
+    bits = (bits ^ (bits >> 16)).wrapping_mul(0x85eb_ca6b);
+    bits = (bits ^ (bits >> 13)).wrapping_mul(0xc2b2_ae35);
+    bits ^ (bits >> 16)
+}
+
 #[inline(always)]
 fn random(set: Set) -> Option<Backend> {
     // SAFETY: the helper takes nothing.
-    let r = unsafe { bpf_get_prandom_u32() };
-    // Scales the number to the range without a division (Lemire, "Fast Random Integer Generation in an Interval").
-    let index = (u64::from(r) * u64::from(set.count)) >> 32;
+    scaled(set, unsafe { bpf_get_prandom_u32() })
+}
+
+/// The backend of a number: scales it to the set without a division (Lemire, "Fast Random Integer Generation in an
+/// Interval").
+#[inline(always)]
+fn scaled(set: Set, number: u32) -> Option<Backend> {
+    let index = (u64::from(number) * u64::from(set.count)) >> 32;
     BACKENDS.get(set.base + index as u32).copied()
 }
 

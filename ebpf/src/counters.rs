@@ -11,10 +11,10 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT
 #[map]
 static SERVICE_COUNTERS: PerCpuArray<ServiceCounters> = PerCpuArray::with_max_entries(1, 0);
 
-/// Counts an outcome that concerns no particular Service.
+/// Counts an [`Outcome`] that concerns no particular Service.
 #[inline(always)]
-pub(crate) fn count(outcome: Outcome) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(outcome as u32) {
+pub(crate) fn count(outcome: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(outcome) {
         // SAFETY: the element is this CPU's. Where the kernel preempts a program, one of two increments may be lost.
         unsafe { *counter += 1 }
     }
@@ -23,7 +23,7 @@ pub(crate) fn count(outcome: Outcome) {
 /// Counts an outcome for a Service port.
 #[inline(always)]
 pub(crate) fn count_service(service: u32, outcome: Outcome) {
-    count(outcome);
+    count(outcome as u32);
     if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(service) {
         // SAFETY: as in `count`.
         unsafe {
@@ -33,5 +33,14 @@ pub(crate) fn count_service(service: u32, outcome: Outcome) {
                 (*counters).refused += 1;
             }
         }
+    }
+}
+
+/// Counts for a Service port what is counted by its [`Outcome`] elsewhere.
+#[inline(always)]
+pub(crate) fn count_refused(service: u32) {
+    if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(service) {
+        // SAFETY: as in `count`.
+        unsafe { (*counters).refused += 1 }
     }
 }

@@ -96,7 +96,7 @@ fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Fr
     let frontend = match service::lookup(&key, || socket.netns()) {
         Lookup::NotOurs => return Err(Decision::NotOurs),
         Lookup::Refused(outcome) => {
-            counters::count(outcome);
+            counters::count(outcome as u32);
             return Err(Decision::Refused(outcome));
         }
         Lookup::Frontend(frontend) => frontend,

@@ -2,16 +2,30 @@
 //! Portolan's eBPF programs: entry points only. Each turns one outcome into one verdict; the deciding is in the modules.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
+mod atomic;
 mod backend;
 mod counters;
 mod decide;
+mod flow;
+mod forward;
+mod frame;
+mod network;
+mod packet;
 mod peer;
+mod pod;
+mod repeat;
 mod service;
+mod snat;
 mod sock_addr;
+mod translate;
+mod transport;
+mod uplink;
+mod verdict;
 
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::macros::{cgroup_sock_addr, classifier};
+use aya_ebpf::programs::{SockAddrContext, TcContext};
 
 use crate::sock_addr::{Family, SockAddr};
 
@@ -65,6 +79,30 @@ fn getpeername4(ctx: SockAddrContext) -> i32 {
 fn getpeername6(ctx: SockAddrContext) -> i32 {
     peer::restore(&SockAddr::new(&ctx, Family::V6));
     sock_addr::PROCEED
+}
+
+/// What a pod sends, on the host side of its veth.
+#[classifier]
+fn from_pod(ctx: TcContext) -> i32 {
+    pod::sent(&frame::Frame::new(&ctx)).action()
+}
+
+/// What the host's stack sends to a pod, on the host side of its veth.
+#[classifier]
+fn to_pod(ctx: TcContext) -> i32 {
+    pod::receives(&frame::Frame::new(&ctx)).action()
+}
+
+/// What arrives at an uplink.
+#[classifier]
+fn from_uplink(ctx: TcContext) -> i32 {
+    uplink::received(&frame::Frame::new(&ctx)).action()
+}
+
+/// What leaves by an uplink.
+#[classifier]
+fn to_uplink(ctx: TcContext) -> i32 {
+    uplink::sends(&frame::Frame::new(&ctx)).action()
 }
 
 /// The programs are GPL-compatible: the kernel lets only such ones call some of the helpers.

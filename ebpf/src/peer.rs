@@ -46,7 +46,7 @@ pub(crate) fn remember_udp(socket: &SockAddr<'_>, asked: (Addr, Port), given: &B
     let peers = unsafe { UDP_PEERS.get_or_insert_ptr_mut(socket.context(), None) };
     // SAFETY: a non-null value lives until the program ends; its fields are plain integers that another CPU may write
     // when two threads send on one socket.
-    let Some(peers) = (unsafe { peers.as_mut() }) else { return count(Outcome::UdpPeerForgotten) };
+    let Some(peers) = (unsafe { peers.as_mut() }) else { return count(Outcome::UdpPeerForgotten as u32) };
     let entry =
         UdpPeer { asked_addr: asked.0, given_addr: given.addr, asked_port: asked.1, given_port: given.port };
     for peer in &mut peers.peers {
@@ -60,7 +60,7 @@ pub(crate) fn remember_udp(socket: &SockAddr<'_>, asked: (Addr, Port), given: &B
     if let Some(peer) = peers.peers.get_mut(slot) {
         *peer = entry;
     }
-    count(Outcome::UdpPeerForgotten);
+    count(Outcome::UdpPeerForgotten as u32);
 }
 
 /// The socket talks to this address itself: what comes from there is no longer a Service's.
@@ -83,7 +83,7 @@ pub(crate) fn restore_udp(socket: &SockAddr<'_>) {
         && let Some(peer) = find(peers, |peer| peer.given_port == port && peer.given_addr.same(addr))
     {
         socket.set(peer.asked_addr, peer.asked_port);
-        count(Outcome::ReplyRestored);
+        count(Outcome::ReplyRestored as u32);
     }
 }
 

@@ -5,12 +5,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use portolan_abi::{Addr, Frontend, FrontendKey, Outcome, SERVICE_CIDR_SLOTS, ServiceCidr, Settings};
 
-/// The daemon sets the sizes of this and the following hash.
+use crate::network;
+
+/// The daemon sets the size.
 #[map]
 static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
-
-#[map]
-static NODE_ADDRS: HashMap<Addr, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 #[map]
 static SERVICE_CIDRS: Array<ServiceCidr> = Array::with_max_entries(SERVICE_CIDR_SLOTS, 0);
@@ -28,19 +27,36 @@ pub(crate) enum Lookup {
     Refused(Outcome),
 }
 
-/// Finds out what `key` is for a client in `netns`. What is no Service costs one hash lookup and a few compares.
+/// Finds out what `key` is for a socket in `netns`. What is no Service costs one hash lookup and a few compares.
 #[inline(always)]
 pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
+    let found = find(key, |settings| {
+        // A pod's loopback is its own.
+        if key.addr.is_loopback() { settings.node_netns == netns() } else { network::is_node(key.addr) }
+    });
+    // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
+    match found {
+        Lookup::Frontend(_) if key.addr.is_any() && !is_node_netns(netns()) => Lookup::NotOurs,
+        found => found,
+    }
+}
+
+/// Finds out what `key` is for a packet; `has_node_ports` tells whether nodePorts are served to it at its destination.
+#[inline(always)]
+pub(crate) fn lookup_packet(key: &FrontendKey, has_node_ports: bool) -> Lookup {
+    if key.addr.is_any() { Lookup::NotOurs } else { find(key, |_| has_node_ports) }
+}
+
+#[inline(always)]
+fn find(key: &FrontendKey, has_node_ports: impl Fn(&Settings) -> bool) -> Lookup {
     if let Some(frontend) = get(key) {
-        // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
-        let elsewhere = key.addr.is_any() && !is_node_netns(netns());
-        return if elsewhere { Lookup::NotOurs } else { Lookup::Frontend(frontend) };
+        return Lookup::Frontend(frontend);
     }
     let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
     let port = key.port.get();
     if port >= settings.node_port_min
         && port <= settings.node_port_max
-        && is_node(key.addr, settings, netns)
+        && has_node_ports(settings)
         && let Some(frontend) = get(&FrontendKey::new(key.addr.any(), key.port, key.proto))
     {
         return Lookup::Frontend(frontend);
@@ -74,17 +90,6 @@ fn get(key: &FrontendKey) -> Option<Frontend> {
         }
     }
     None
-}
-
-/// Whether nodePorts are served at the address: any node's, and loopback for the node itself. A pod's loopback is its
-/// own.
-#[inline(always)]
-fn is_node(addr: Addr, settings: &Settings, netns: impl Fn() -> u64) -> bool {
-    if addr.is_loopback() {
-        return settings.node_netns == netns();
-    }
-    // SAFETY: only whether it is there counts.
-    unsafe { NODE_ADDRS.get(addr) }.is_some()
 }
 
 /// The flags of the first range that holds the address, 0 when none does.

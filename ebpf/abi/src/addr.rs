@@ -92,6 +92,13 @@ impl Addr {
         if self.is_v4() { Self::ANY_V4 } else { Self::ANY_V6 }
     }
 
+    /// The bits that `mask` has.
+    #[inline(always)]
+    pub const fn masked(self, mask: Self) -> Self {
+        let (a, m) = (self.0, mask.0);
+        Self([a[0] & m[0], a[1] & m[1], a[2] & m[2], a[3] & m[3]])
+    }
+
     /// Equality as a program computes it: without a call.
     #[inline(always)]
     pub const fn same(self, other: Self) -> bool {
@@ -215,6 +222,12 @@ impl Proto {
     pub const UDP: Self = Self(17);
     /// SCTP.
     pub const SCTP: Self = Self(132);
+
+    /// Whether a packet tells that it begins a flow.
+    #[inline(always)]
+    pub const fn has_handshake(self) -> bool {
+        self.0 == Self::TCP.0
+    }
 }
 
 #[cfg(feature = "user")]

@@ -71,7 +71,7 @@ pub enum MapName {
     Frontends,
     /// Array: index → [`Backend`](crate::Backend).
     Backends,
-    /// Hash: [`Addr`] of a node → `u32` flags (0).
+    /// Hash: [`Addr`] of a node → `u32`, [`NodeAddrFlags`](crate::NodeAddrFlags).
     NodeAddrs,
     /// Array of [`SERVICE_CIDR_SLOTS`] × [`ServiceCidr`].
     ServiceCidrs,
@@ -95,6 +95,20 @@ pub enum MapName {
     Releases,
     /// Hash, read by people and garbage collection: [`Owner`](crate::Owner) → [`Attachment`](crate::Attachment).
     Attachments,
+    /// Array of one [`Network`](crate::Network).
+    Network,
+    /// Longest-prefix match: [`CidrKey`](crate::CidrKey) → [`ClusterCidr`](crate::ClusterCidr).
+    ClusterCidrs,
+    /// Hash: ifindex (`u32`) → [`Uplink`](crate::Uplink).
+    Uplinks,
+    /// Hash: [`FlowKey`](crate::FlowKey) → [`Flow`](crate::Flow).
+    Flows,
+    /// Array: [`FlowSlot`](crate::FlowSlot).
+    FlowSlots,
+    /// Array of one `u64`: how many slots were looked at.
+    FlowHead,
+    /// Array of 65,536 `u64`: in how many flows a port of this node's addresses is.
+    LocalPorts,
 }
 
 impl MapName {
@@ -115,6 +129,13 @@ impl MapName {
             Self::Pods => "PODS",
             Self::Releases => "RELEASES",
             Self::Attachments => "ATTACHMENTS",
+            Self::Network => "NETWORK",
+            Self::ClusterCidrs => "CLUSTER_CIDRS",
+            Self::Uplinks => "UPLINKS",
+            Self::Flows => "FLOWS",
+            Self::FlowSlots => "FLOW_SLOTS",
+            Self::FlowHead => "FLOW_HEAD",
+            Self::LocalPorts => "LOCAL_PORTS",
         }
     }
 }

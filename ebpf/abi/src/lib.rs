@@ -24,14 +24,18 @@ use plain;
 
 mod addr;
 mod config;
+mod flow;
+mod network;
 mod outcome;
 mod pod;
 mod service;
 
 pub use addr::{Addr, Port, Proto};
 pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCidr, Settings};
+pub use flow::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState};
+pub use network::{CidrKey, ClusterCidr, Network, NetworkFlags, NodeAddrFlags, Uplink};
 pub use outcome::{Outcome, ServiceCounters};
-pub use pod::{Attachment, Owner, PodEntry, PodState, Release};
+pub use pod::{Attachment, Owner, PodEntry, PodFlags, PodState, Release};
 pub use service::{
     Affinity, AffinityKey, Backend, Frontend, FrontendFlags, FrontendKey, Peer, ServiceInfo, Set, UDP_PEERS,
     UdpPeer, UdpPeers,

@@ -1,4 +1,4 @@
-//! What became of a connection or datagram, by name: the index of `COUNTERS`.
+//! What became of a connection, datagram or packet, by name: the index of `COUNTERS`.
 
 /// Every way in which a program decides about traffic to a Service. Traffic that is not ours is not counted.
 #[repr(u32)]
@@ -22,11 +22,27 @@ pub enum Outcome {
     UdpPeerForgotten = 7,
     /// A reply datagram got back the address that the program had sent to.
     ReplyRestored = 8,
+    /// A packet went past the host's stack.
+    Forwarded = 9,
+    /// A pod sent from an address that is not its own, or somebody outside from one of the node's pods: dropped.
+    SpoofedSource = 10,
+    /// A pod sent a frame that is neither IP nor ARP, such as one with a VLAN tag or LLC: dropped.
+    BadFrame = 11,
+    /// A pod sent a router advertisement or a redirect: dropped.
+    RouterMessage = 12,
+    /// The headers are cut off or lie about their length: dropped.
+    Malformed = 13,
+    /// There is no room for a new flow: dropped.
+    FlowsFull = 14,
+    /// Every port of the node towards this destination is in use: dropped.
+    PortsExhausted = 15,
+    /// There is no way to the backend, or back to the client: dropped.
+    NoRoute = 16,
 }
 
 impl Outcome {
     /// How many there are: the size of `COUNTERS`.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 17;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -39,6 +55,14 @@ impl Outcome {
         Self::BrokenSet,
         Self::UdpPeerForgotten,
         Self::ReplyRestored,
+        Self::Forwarded,
+        Self::SpoofedSource,
+        Self::BadFrame,
+        Self::RouterMessage,
+        Self::Malformed,
+        Self::FlowsFull,
+        Self::PortsExhausted,
+        Self::NoRoute,
     ];
 
     /// The name in tables, metrics and documents.
@@ -53,6 +77,14 @@ impl Outcome {
             Self::BrokenSet => "broken_set",
             Self::UdpPeerForgotten => "udp_peer_forgotten",
             Self::ReplyRestored => "reply_restored",
+            Self::Forwarded => "forwarded",
+            Self::SpoofedSource => "spoofed_source",
+            Self::BadFrame => "bad_frame",
+            Self::RouterMessage => "router_message",
+            Self::Malformed => "malformed",
+            Self::FlowsFull => "flows_full",
+            Self::PortsExhausted => "ports_exhausted",
+            Self::NoRoute => "no_route",
         }
     }
 }

@@ -19,6 +19,16 @@ impl PodState {
     pub const READY: u32 = 2;
 }
 
+/// The bits of [`PodEntry::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct PodFlags;
+
+impl PodFlags {
+    /// Flows of this pod have been translated packet by packet: what comes and goes is looked up in `FLOWS` even where
+    /// both ends are pods.
+    pub const TRANSLATED: u32 = 1;
+}
+
 /// An address in use; the value of `PODS`. Its no-exist insert *is* the allocation, its deletion is the release.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,8 +46,8 @@ pub struct PodEntry {
     pub pod_mac: [u8; 6],
     /// MAC address of the host side.
     pub host_mac: [u8; 6],
-    #[doc(hidden)]
-    pub pad: [u8; 4],
+    /// [`PodFlags`], set by the programs.
+    pub flags: u32,
 }
 
 const _: () = assert!(size_of::<PodEntry>() == 48);

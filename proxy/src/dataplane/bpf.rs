@@ -8,8 +8,8 @@ use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use portolan_abi::{
-    Addr, Backend, Frontend, FrontendKey, MapName, SERVICE_CIDR_SLOTS, ServiceCidr, ServiceCounters,
-    ServiceInfo, Set, Settings,
+    Addr, Backend, Frontend, FrontendKey, MapName, NodeAddrFlags, SERVICE_CIDR_SLOTS, ServiceCidr,
+    ServiceCounters, ServiceInfo, Set, Settings,
 };
 use portolan_core::state::{Limits, Observed, Op};
 
@@ -135,7 +135,7 @@ impl Maps {
                 let zero = vec![ServiceCounters::default(); cpus()?];
                 self.service_counters.set(*id, PerCpuValues::try_from(zero)?, 0)
             }
-            Op::PutNodeAddr(addr) => self.node_addrs.insert(addr, 0, 0),
+            Op::PutNodeAddr(addr) => self.node_addrs.insert(addr, NodeAddrFlags::NODE, 0),
             Op::DeleteNodeAddr(addr) => absent_is_fine(self.node_addrs.remove(addr)),
             Op::PutServiceCidr(slot, cidr) => {
                 let before = self.service_cidrs.get(slot, 0)?;

@@ -24,6 +24,14 @@ pub const PROGRAMS: [(&str, &str); 8] = [
     ("getpeername6", "what a socket is connected to, IPv6"),
 ];
 
+/// The programs of packets, and where they are attached.
+pub const PACKET_PROGRAMS: [(&str, &str); 4] = [
+    ("from_pod", "what a pod sends: ingress of the host side of its veth"),
+    ("to_pod", "what the stack sends to a pod: egress of the host side of its veth"),
+    ("from_uplink", "what arrives from other machines: ingress of an uplink"),
+    ("to_uplink", "what leaves to other machines: egress of an uplink"),
+];
+
 /// What attaching did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attached {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, MapData};
-use aya::programs::CgroupSockAddr;
+use aya::programs::{CgroupSockAddr, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -19,6 +19,9 @@ use super::links::{self, Attached, PROGRAMS};
 
 /// The object that `build.rs` compiles from `ebpf/`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan.bpf.o"));
+
+/// How many flows there can be; a power of two.
+const FLOWS: u32 = 131_072;
 
 /// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h): elements are allocated when they are inserted.
 const NO_PREALLOC: u32 = 1;
@@ -44,13 +47,23 @@ impl Programs {
             .map_max_entries(MapName::Frontends.as_str(), limits.frontends)
             .map_max_entries(MapName::Backends.as_str(), limits.backends)
             .map_max_entries(MapName::ServiceCounters.as_str(), limits.services)
-            .map_max_entries(MapName::NodeAddrs.as_str(), limits.node_addrs);
+            .map_max_entries(MapName::NodeAddrs.as_str(), limits.node_addrs)
+            .map_max_entries(MapName::FlowSlots.as_str(), FLOWS)
+            // Two directions each, and room for what goes while something else comes.
+            .map_max_entries(MapName::Flows.as_str(), 2 * FLOWS + FLOWS / 8);
         let mut ebpf = loader.load(OBJECT).context("loading the eBPF object")?;
         create_services(&dir.join(MapName::Services.as_str()), limits.services)?;
         for (name, _) in PROGRAMS {
             program(&mut ebpf, name)?
                 .load()
                 .with_context(|| format!("the kernel refuses the program {name}"))?;
+        }
+        for (name, _) in links::PACKET_PROGRAMS {
+            let program: &mut SchedClassifier = ebpf
+                .program_mut(name)
+                .with_context(|| format!("the eBPF object has no program {name}"))?
+                .try_into()?;
+            program.load().with_context(|| format!("the kernel refuses the program {name}"))?;
         }
         let file = File::open(cgroup).with_context(|| format!("opening the cgroup {}", cgroup.display()))?;
         let cgroup_id = file.metadata()?.ino();
@@ -94,7 +107,7 @@ impl Programs {
 }
 
 /// The maps that programs use.
-const MAPS: [MapName; 10] = [
+const MAPS: [MapName; 18] = [
     MapName::Frontends,
     MapName::Backends,
     MapName::NodeAddrs,
@@ -105,6 +118,14 @@ const MAPS: [MapName; 10] = [
     MapName::UdpPeers,
     MapName::Counters,
     MapName::ServiceCounters,
+    MapName::Pods,
+    MapName::Network,
+    MapName::ClusterCidrs,
+    MapName::Uplinks,
+    MapName::Flows,
+    MapName::FlowSlots,
+    MapName::FlowHead,
+    MapName::LocalPorts,
 ];
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {

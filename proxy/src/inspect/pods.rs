@@ -152,7 +152,7 @@ mod tests {
             ifindex: 7,
             pod_mac: [0; 6],
             host_mac: [0; 6],
-            pad: [0; 4],
+            flags: 0,
         }
     }
 

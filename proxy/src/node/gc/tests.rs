@@ -63,7 +63,7 @@ fn add(ledger: &mut Ledger, byte: u8) {
         ifindex: 7,
         pod_mac: [2; 6],
         host_mac: [3; 6],
-        pad: [0; 4],
+        flags: 0,
     };
     assert!(ledger.attach(owner(byte), &attachment).unwrap());
     assert!(ledger.take(addr(byte), &entry).unwrap());

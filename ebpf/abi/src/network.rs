@@ -1,0 +1,129 @@
+//! The network around a node: uplinks, what is inside the cluster, and by whom it is reached.
+
+use crate::Addr;
+
+/// A range of addresses inside the cluster; the key of `CLUSTER_CIDRS`, a longest-prefix match.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct CidrKey {
+    /// Leading bits that count, of the 128 of [`Addr`]: 96 more than an IPv4 prefix has.
+    pub prefix_len: u32,
+    /// The address.
+    pub addr: Addr,
+}
+
+const _: () = assert!(size_of::<CidrKey>() == 20);
+
+/// What is known of a range inside the cluster: nothing that goes there is masqueraded.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct ClusterCidr {
+    /// The node whose pods are there; [`Addr::ANY_V6`]: none, as of a range that is only not to be masqueraded.
+    pub via: Addr,
+    /// The uplink on which that node is a neighbour; 0: it is none, and the kernel routes.
+    pub ifindex: u32,
+}
+
+const _: () = assert!(size_of::<ClusterCidr>() == 20);
+
+/// An uplink; the value of `UPLINKS`, by ifindex.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Uplink {
+    /// What pods' packets that leave here get as their source; [`Addr::ANY_V4`]: nothing.
+    pub addr_v4: Addr,
+    /// The same for IPv6; [`Addr::ANY_V6`]: nothing.
+    pub addr_v6: Addr,
+    /// Bytes of an IP packet.
+    pub mtu: u32,
+}
+
+const _: () = assert!(size_of::<Uplink>() == 36);
+
+/// The flags in `NODE_ADDRS`: an address may be a Node object's, this machine's, or both.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeAddrFlags;
+
+impl NodeAddrFlags {
+    /// It is in `status.addresses` of a Node: clients inside the cluster are served nodePorts there.
+    pub const NODE: u32 = 1;
+    /// An interface of this machine has it.
+    pub const OWN: u32 = 1 << 1;
+    /// Packets from outside are served nodePorts there by this node.
+    pub const NODE_PORTS: u32 = 1 << 2;
+}
+
+/// This node's pods and its way to others; the only element of the `NETWORK` array.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Network {
+    /// First address of the node's IPv4 pod CIDR.
+    pub pods_v4: Addr,
+    /// Its netmask, on all sixteen bytes.
+    pub pods_v4_mask: Addr,
+    /// The same for IPv6.
+    pub pods_v6: Addr,
+    /// Its netmask.
+    pub pods_v6_mask: Addr,
+    /// The address by which other nodes know this one: source of what is sent to their pods on behalf of a client.
+    pub node_v4: Addr,
+    /// The same for IPv6.
+    pub node_v6: Addr,
+    /// Bytes of an IP packet that every uplink carries.
+    pub mtu: u32,
+    /// One less than the elements of `FLOW_SLOTS`, a power of two.
+    pub slot_mask: u32,
+    /// [`NetworkFlags`].
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<Network>() == 108);
+
+impl Network {
+    /// No pods, no addresses, nothing forwarded.
+    pub const EMPTY: Self = {
+        let nothing = Addr::from_words([u32::MAX; 4]);
+        Self {
+            pods_v4: Addr::ANY_V4,
+            pods_v4_mask: nothing,
+            pods_v6: Addr::ANY_V6,
+            pods_v6_mask: nothing,
+            node_v4: Addr::ANY_V4,
+            node_v6: Addr::ANY_V6,
+            mtu: 0,
+            slot_mask: 0,
+            flags: 0,
+        }
+    };
+
+    /// Whether the address is in this node's pod CIDR of its family.
+    #[inline(always)]
+    pub const fn is_pod(&self, addr: Addr) -> bool {
+        if addr.is_v4() {
+            addr.masked(self.pods_v4_mask).same(self.pods_v4)
+        } else {
+            addr.masked(self.pods_v6_mask).same(self.pods_v6)
+        }
+    }
+
+    /// The node's address of the family of `addr`.
+    #[inline(always)]
+    pub const fn node(&self, addr: Addr) -> Addr {
+        if addr.is_v4() { self.node_v4 } else { self.node_v6 }
+    }
+}
+
+/// The bits of [`Network::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct NetworkFlags;
+
+impl NetworkFlags {
+    /// `forwarding: bpf`: pods' packets go past the host's stack where that is safe.
+    pub const FORWARD: u32 = 1;
+}
+
+crate::plain!(CidrKey, ClusterCidr, Uplink, Network);

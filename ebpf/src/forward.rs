@@ -1,0 +1,127 @@
+//! The ways on, past the host's stack. Whatever is not simple is left to the stack, which can do everything.
+
+use aya_ebpf::bindings::{
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_redir_neigh,
+};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
+use portolan_abi::{Addr, ClusterCidr, Network, NetworkFlags, Outcome};
+
+use crate::counters::count;
+use crate::frame::Frame;
+use crate::network::Pod;
+use crate::packet::Packet;
+use crate::verdict::Verdict;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// Whether a packet may go past the stack: the network header is plain, the packet lives for another hop and fits.
+/// Otherwise the stack does what there is to do: it handles options, and tells the sender of what is not delivered.
+#[inline(always)]
+fn is_simple(frame: &Frame<'_>, packet: &Packet, network: &Network) -> bool {
+    network.flags & NetworkFlags::FORWARD != 0
+        && packet.is_plain()
+        && packet.ttl > 1
+        && frame.fits(packet.header, network.mtu)
+}
+
+/// To a pod of this node, into its namespace at once; `must`: the stack would not take it.
+#[inline(always)]
+pub(crate) fn to_pod(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    network: &Network,
+    pod: &Pod,
+    must: bool,
+) -> Verdict {
+    if !is_simple(frame, packet, network) && !(must && packet.ttl > 1) {
+        return if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK };
+    }
+    packet.decrement_ttl(frame);
+    let Some(macs) = frame.at::<[[u8; 6]; 2]>(0) else { return Verdict::STACK };
+    // SAFETY: `at` has checked the bounds.
+    unsafe { *macs = pod.macs() };
+    frame.forget_origin();
+    count(Outcome::Forwarded as u32);
+    // SAFETY: the helper takes plain values.
+    Verdict::redirect(unsafe { bpf_redirect_peer(pod.ifindex(), 0) })
+}
+
+/// To a pod of a node that is a neighbour.
+#[inline(always)]
+pub(crate) fn to_node(frame: &Frame<'_>, packet: &Packet, network: &Network, range: &ClusterCidr) -> Verdict {
+    if range.ifindex == 0 || !is_simple(frame, packet, network) {
+        return Verdict::STACK;
+    }
+    packet.decrement_ttl(frame);
+    frame.forget_origin();
+    frame.mark_done();
+    count(Outcome::Forwarded as u32);
+    neighbour(range.via, range.ifindex)
+}
+
+/// Out of the cluster. The program of the uplink masquerades.
+#[inline(always)]
+pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
+    if !is_simple(frame, packet, network) {
+        return Verdict::STACK;
+    }
+    by_route(frame, packet, packet.src, packet.dst).or(Verdict::STACK)
+}
+
+/// To where the kernel's routes lead; undecided when they lead nowhere, or here.
+#[inline(never)]
+pub(crate) fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr) -> Verdict {
+    if packet.ttl <= 1 {
+        return Verdict::UNDECIDED;
+    }
+    // SAFETY: all-zero is a valid question.
+    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    question.family = if dst.is_v4() { AF_INET } else { AF_INET6 };
+    question.ifindex = frame.ifindex();
+    question.l4_protocol = packet.proto;
+    let (from, to) = (src.words(), dst.words());
+    if dst.is_v4() {
+        question.__bindgen_anon_3.ipv4_src = from[3];
+        question.__bindgen_anon_4.ipv4_dst = to[3];
+    } else {
+        question.__bindgen_anon_3.ipv6_src = from;
+        question.__bindgen_anon_4.ipv6_dst = to;
+    }
+    let size = size_of::<bpf_fib_lookup>() as i32;
+    // SAFETY: the helper takes the program's context and a structure of this size.
+    let answer = unsafe { fib_lookup(frame.as_ptr(), &raw mut question, size, 0) } as u32;
+    // Without an entry for the neighbour the redirect asks for it.
+    if answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH {
+        return Verdict::UNDECIDED;
+    }
+    packet.decrement_ttl(frame);
+    frame.forget_origin();
+    // The answer's family is the next hop's, which of an IPv4 route may be an IPv6 address.
+    // SAFETY: the helper has filled the address of that family.
+    let via = unsafe {
+        if question.family == AF_INET {
+            Addr::from_v4_word(question.__bindgen_anon_4.ipv4_dst)
+        } else {
+            Addr::from_words(question.__bindgen_anon_4.ipv6_dst)
+        }
+    };
+    count(Outcome::Forwarded as u32);
+    neighbour(via, question.ifindex)
+}
+
+#[inline(always)]
+fn neighbour(via: Addr, ifindex: u32) -> Verdict {
+    // SAFETY: all-zero is a valid next hop.
+    let mut hop: bpf_redir_neigh = unsafe { core::mem::zeroed() };
+    if via.is_v4() {
+        hop.nh_family = u32::from(AF_INET);
+        hop.__bindgen_anon_1.ipv4_nh = via.words()[3];
+    } else {
+        hop.nh_family = u32::from(AF_INET6);
+        hop.__bindgen_anon_1.ipv6_nh = via.words();
+    }
+    let size = size_of::<bpf_redir_neigh>() as i32;
+    // SAFETY: the helper takes a structure of this size.
+    Verdict::redirect(unsafe { bpf_redirect_neigh(ifindex, &raw mut hop, size, 0) })
+}

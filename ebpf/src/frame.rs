@@ -1,0 +1,186 @@
+//! A frame on an interface (`struct __sk_buff`, include/uapi/linux/bpf.h): the only module that touches packet memory.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::{
+    bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+};
+use aya_ebpf::programs::TcContext;
+use portolan_abi::Addr;
+
+/// Bytes of an Ethernet header: where the network header begins.
+pub(crate) const L3: usize = 14;
+
+/// Bytes of the shortest transport header of what is segmented by size: a segment with options has less payload, and the
+/// sender has taken them off already.
+const MIN_TCP: u32 = 8;
+
+/// The mark between a redirect and the program of the uplink. None comes from elsewhere: the kernel clears marks between
+/// network namespaces, and there is none on the wire.
+const DONE: u32 = u32::from_be_bytes(*b"done");
+
+/// Where a transport header has its checksum, and how that is computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Checksum {
+    /// Bytes from the beginning of the frame.
+    pub(crate) offset: usize,
+    /// It covers the addresses, too.
+    pub(crate) pseudo: bool,
+    /// 0 means that there is none.
+    pub(crate) optional: bool,
+}
+
+impl Checksum {
+    #[inline(always)]
+    fn flags(self) -> u64 {
+        if self.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
+    }
+}
+
+/// A frame.
+pub(crate) struct Frame<'a> {
+    ctx: &'a TcContext,
+}
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a TcContext) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    fn skb(&self) -> *mut __sk_buff {
+        self.ctx.skb.skb
+    }
+
+    #[inline(always)]
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
+        self.ctx.as_ptr()
+    }
+
+    /// The interface that the program is attached to.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context to the program, and the verifier checks each access.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    /// The interface that it came in by; 0: this node sends it itself.
+    #[inline(always)]
+    pub(crate) fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.skb()).ingress_ifindex }
+    }
+
+    /// The EtherType, as it stands in memory.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u16 {
+        // SAFETY: as in `ifindex`.
+        (unsafe { (*self.skb()).protocol } & 0xffff) as u16
+    }
+
+    /// Whether it has a VLAN tag that the kernel has taken out of the frame.
+    #[inline(always)]
+    pub(crate) fn has_vlan_tag(&self) -> bool {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.skb()).vlan_present != 0 }
+    }
+
+    /// Whether the IP packet, or each segment that it is to be cut into, has no more than `mtu` bytes.
+    #[inline(always)]
+    pub(crate) fn fits(&self, header: usize, mtu: u32) -> bool {
+        // SAFETY: as in `ifindex`.
+        let (len, segment) = unsafe { ((*self.skb()).len, (*self.skb()).gso_size) };
+        if segment == 0 { len <= mtu + L3 as u32 } else { segment + header as u32 + MIN_TCP <= mtu }
+    }
+
+    /// Tells the program of the uplink that nothing is left to be done.
+    #[inline(always)]
+    pub(crate) fn mark_done(&self) {
+        // SAFETY: as in `forget_origin`.
+        unsafe { (&raw mut (*self.skb()).mark).write_volatile(DONE) }
+    }
+
+    /// Whether nothing is left to be done; takes the mark away.
+    #[inline(always)]
+    pub(crate) fn take_mark(&self) -> bool {
+        // SAFETY: as in `ifindex`.
+        let done = unsafe { (*self.skb()).mark } == DONE;
+        if done {
+            // SAFETY: as in `forget_origin`.
+            unsafe { (&raw mut (*self.skb()).mark).write_volatile(0) }
+        }
+        done
+    }
+
+    /// Forgets what another namespace wrote beside the packet: its mark, and the queue of its own device, which would
+    /// make the next device send everything on one queue.
+    #[inline(always)]
+    pub(crate) fn forget_origin(&self) {
+        // SAFETY: as in `ifindex`; both fields may be written by this type of program.
+        unsafe {
+            (&raw mut (*self.skb()).mark).write_volatile(0);
+            (&raw mut (*self.skb()).queue_mapping).write_volatile(0);
+        }
+    }
+
+    /// A part of the frame, if the frame is that long and the part is in its linear memory.
+    #[inline(always)]
+    pub(crate) fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.ctx.data_end() { None } else { Some(start as *mut T) }
+    }
+
+    /// Brings the first bytes into linear memory: some drivers leave headers in fragments.
+    #[inline(always)]
+    pub(crate) fn pull(&self, len: usize) {
+        if self.ctx.data() + len > self.ctx.data_end() {
+            // SAFETY: the helper takes the program's context. A failure shows when the part is read.
+            let _ = unsafe { bpf_skb_pull_data(self.skb(), len as u32) };
+        }
+    }
+
+    /// Copies a part of the frame, wherever it is in memory.
+    #[inline(always)]
+    pub(crate) fn load<T: Default>(&self, offset: usize) -> Option<T> {
+        let mut value = T::default();
+        let to = (&raw mut value).cast::<c_void>();
+        // SAFETY: the helper writes as many bytes as the value has, or fails.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.skb().cast(), offset as u32, to, size_of::<T>() as u32) };
+        (failed == 0).then_some(value)
+    }
+
+    /// Overwrites a part of the frame and keeps the sum of a frame that the device has summed.
+    #[inline(always)]
+    pub(crate) fn store<T>(&self, offset: usize, value: &T) {
+        let from = (&raw const *value).cast::<c_void>();
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
+        // SAFETY: the helper reads as many bytes as the value has. What was parsed is there, so that it cannot fail.
+        let _ = unsafe { bpf_skb_store_bytes(self.skb(), offset as u32, from, size_of::<T>() as u32, flags) };
+    }
+
+    /// Corrects a transport checksum for a changed address.
+    #[inline(always)]
+    pub(crate) fn address_changed(&self, sum: Checksum, old: Addr, new: Addr) {
+        if !sum.pseudo {
+            return;
+        }
+        let (old, new) = (old.words(), new.words());
+        // An IPv4 address is four of the sixteen bytes, and the others are the same.
+        // SAFETY: the helper reads sixteen bytes of each.
+        let diff = unsafe { bpf_csum_diff(old.as_ptr().cast_mut(), 16, new.as_ptr().cast_mut(), 16, 0) };
+        let flags = sum.flags() | u64::from(BPF_F_PSEUDO_HDR);
+        // SAFETY: the offset is within what was parsed; otherwise the helper fails.
+        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset as u32, 0, diff as u64, flags) };
+    }
+
+    /// Corrects a transport checksum for a changed port.
+    #[inline(always)]
+    pub(crate) fn port_changed(&self, sum: Checksum, old: u16, new: u16) {
+        let (old, new, flags) = (u64::from(old), u64::from(new), sum.flags() | 2);
+        // SAFETY: as in `address_changed`.
+        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset as u32, old, new, flags) };
+    }
+}

@@ -1,0 +1,105 @@
+//! Where an address is: on this node, on another, or outside of the cluster.
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::maps::{Array, HashMap};
+use portolan_abi::{Addr, ClusterCidr, Network, NodeAddrFlags, PodEntry, PodFlags, PodState, Uplink};
+
+/// The daemon sets the size.
+#[map]
+static NODE_ADDRS: HashMap<Addr, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+#[map]
+static NETWORK: Array<Network> = Array::with_max_entries(1, 0);
+
+/// The ledger of the CNI plugin, which may have made it before there was a daemon.
+#[map]
+static PODS: HashMap<Addr, PodEntry> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+#[map]
+static CLUSTER_CIDRS: LpmTrie<Addr, ClusterCidr> = LpmTrie::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+#[map]
+static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
+
+#[inline(always)]
+pub(crate) fn get() -> Option<&'static Network> {
+    NETWORK.get(0)
+}
+
+/// The flags of a node's address; `None`: it is neither a node's nor this machine's.
+#[inline(always)]
+pub(crate) fn node_addr(addr: Addr) -> Option<u32> {
+    // SAFETY: an element is one word.
+    unsafe { NODE_ADDRS.get(addr) }.copied()
+}
+
+/// Whether the address is that of a node of the cluster.
+#[inline(always)]
+pub(crate) fn is_node(addr: Addr) -> bool {
+    node_addr(addr).is_some_and(|flags| flags & NodeAddrFlags::NODE != 0)
+}
+
+/// Whether the address is this machine's.
+#[inline(always)]
+pub(crate) fn is_own(addr: Addr) -> bool {
+    node_addr(addr).is_some_and(|flags| flags & NodeAddrFlags::OWN != 0)
+}
+
+/// The range inside the cluster that holds the address; `None`: it is outside.
+#[inline(always)]
+pub(crate) fn inside(addr: Addr) -> Option<&'static ClusterCidr> {
+    CLUSTER_CIDRS.get(Key::new(128, addr))
+}
+
+/// The uplink of this number.
+#[inline(always)]
+pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
+    // SAFETY: the daemon changes an element when an address of the uplink changes; flows that were made with a mixture
+    // of two would have a source that the network does not know, and end.
+    unsafe { UPLINKS.get(ifindex) }
+}
+
+/// A pod of this node.
+pub(crate) struct Pod {
+    entry: *mut PodEntry,
+}
+
+impl Pod {
+    /// The pod that has the address and can be reached.
+    #[inline(always)]
+    pub(crate) fn at(addr: Addr) -> Option<Self> {
+        let entry = PODS.get_ptr_mut(addr)?;
+        // SAFETY: the element lives until the program ends; all its parts but the flags are written once.
+        unsafe { (*entry).state == PodState::READY && (*entry).ifindex != 0 }.then_some(Self { entry })
+    }
+
+    /// The host side of its veth.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: as in `at`.
+        unsafe { (*self.entry).ifindex }
+    }
+
+    /// Destination and source of an Ethernet header that the pod accepts.
+    #[inline(always)]
+    pub(crate) fn macs(&self) -> [[u8; 6]; 2] {
+        // SAFETY: as in `at`.
+        unsafe { [(*self.entry).pod_mac, (*self.entry).host_mac] }
+    }
+
+    /// Whether some of its flows are translated.
+    #[inline(always)]
+    pub(crate) fn is_translated(&self) -> bool {
+        // SAFETY: as in `at`.
+        unsafe { (*self.entry).flags & PodFlags::TRANSLATED != 0 }
+    }
+
+    /// From now on some of its flows are translated.
+    #[inline(always)]
+    pub(crate) fn set_translated(&self) {
+        // SAFETY: as in `at`; nobody writes another bit.
+        unsafe { (*self.entry).flags |= PodFlags::TRANSLATED }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a frame holds: addresses, ports, and where they are.
+
+use portolan_abi::Addr;
+
+use crate::frame::{Frame, L3};
+
+const ETH_IPV4: u16 = 0x0800_u16.to_be();
+const ETH_IPV6: u16 = 0x86dd_u16.to_be();
+
+pub(crate) const IPPROTO_ICMP: u8 = 1;
+pub(crate) const IPPROTO_ICMPV6: u8 = 58;
+/// IPv6 extension headers that have a length in their second byte (RFC 8200): hop-by-hop, routing, destination options.
+const EXTENSIONS: [u8; 3] = [0, 43, 60];
+const FRAGMENT: u8 = 44;
+/// How many extension headers are walked over; who sends more is dropped where ports are needed.
+const MAX_EXTENSIONS: u32 = 6;
+
+/// An IP packet: what its network header says.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    pub(crate) src: Addr,
+    pub(crate) dst: Addr,
+    /// What the network header says comes next: of IPv6 it may be an extension header.
+    pub(crate) proto: u8,
+    /// TTL or hop limit.
+    pub(crate) ttl: u8,
+    /// Bytes of the network header, without extension headers.
+    pub(crate) header: usize,
+}
+
+/// The network header, IPv4 (RFC 791).
+#[repr(C)]
+struct Ipv4 {
+    version_ihl: u8,
+    tos: u8,
+    len: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    proto: u8,
+    sum: u16,
+    src: u32,
+    dst: u32,
+}
+
+/// The network header, IPv6 (RFC 8200).
+#[repr(C)]
+struct Ipv6 {
+    version: [u8; 4],
+    len: u16,
+    next: u8,
+    hops: u8,
+    src: [u32; 4],
+    dst: [u32; 4],
+}
+
+const IPV6_HOPS: usize = 7;
+
+/// The network header of a frame; `None`: it is not IP, or cut off.
+#[inline(always)]
+pub(crate) fn parse(frame: &Frame<'_>) -> Option<Packet> {
+    match frame.protocol() {
+        ETH_IPV4 => {
+            frame.pull(L3 + size_of::<Ipv4>());
+            // SAFETY: `at` has checked the bounds; packets need no alignment here, as the verifier knows the machine.
+            let ip = unsafe { &*frame.at::<Ipv4>(L3)? };
+            let header = ((ip.version_ihl & 15) as usize) * 4;
+            (ip.version_ihl >> 4 == 4 && header >= size_of::<Ipv4>()).then_some(Packet {
+                src: Addr::from_v4_word(ip.src),
+                dst: Addr::from_v4_word(ip.dst),
+                proto: ip.proto,
+                ttl: ip.ttl,
+                header,
+            })
+        }
+        ETH_IPV6 => {
+            frame.pull(L3 + size_of::<Ipv6>());
+            // SAFETY: as above.
+            let ip = unsafe { &*frame.at::<Ipv6>(L3)? };
+            (ip.version[0] >> 4 == 6).then_some(Packet {
+                src: Addr::from_words(ip.src),
+                dst: Addr::from_words(ip.dst),
+                proto: ip.next,
+                ttl: ip.hops,
+                header: size_of::<Ipv6>(),
+            })
+        }
+        _ => None,
+    }
+}
+
+impl Packet {
+    /// Whether the network header has nothing but what it must have.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.src.is_v4() == (self.header == size_of::<Ipv4>())
+    }
+
+    /// Whether routers send it on: not multicast, broadcast, link-local, loopback or "any address".
+    #[inline(always)]
+    pub(crate) fn is_routable(&self) -> bool {
+        let word = u32::from_be(self.dst.words()[3]);
+        if self.dst.is_v4() {
+            let (byte, half) = (word >> 24, word >> 16);
+            return byte != 0 && byte != 127 && byte < 224 && half != 0xa9fe;
+        }
+        let first = u32::from_be(self.dst.words()[0]);
+        !(first >> 24 == 0xff || first >> 22 == 0x3fa || self.dst.is_loopback() || self.dst.is_any())
+    }
+
+    /// Whether it may come from an interface that has no global address yet, or looks for its neighbours: IPv6, from a
+    /// link-local address or none, to the link.
+    #[inline(always)]
+    pub(crate) fn stays_on_link(&self) -> bool {
+        let link_local = |addr: Addr| u32::from_be(addr.words()[0]) >> 22 == 0x3fa;
+        let multicast = u32::from_be(self.dst.words()[0]) >> 16 == 0xff02;
+        !self.src.is_v4()
+            && (link_local(self.src) || self.src.is_any())
+            && (link_local(self.dst) || multicast)
+    }
+
+    /// Whether only a router may send it: ICMP redirect and router advertisement (RFC 792, RFC 1256, RFC 4861).
+    #[inline(always)]
+    pub(crate) fn is_router_message(&self, frame: &Frame<'_>) -> bool {
+        let Some((offset, proto)) = self.transport_header(frame) else { return false };
+        if proto != IPPROTO_ICMP && proto != IPPROTO_ICMPV6 {
+            return false;
+        }
+        let kind: u8 = frame.load(offset).unwrap_or_default();
+        if proto == IPPROTO_ICMP { kind == 5 || kind == 9 } else { kind == 134 || kind == 137 }
+    }
+
+    /// Takes one off the TTL or hop limit; the caller has seen that it is above 1.
+    #[inline(always)]
+    pub(crate) fn decrement_ttl(&self, frame: &Frame<'_>) {
+        if !self.src.is_v4() {
+            frame.store(L3 + IPV6_HOPS, &(self.ttl - 1));
+            return;
+        }
+        if let Some(ip) = frame.at::<Ipv4>(L3) {
+            // SAFETY: `at` has checked the bounds. The TTL is the high byte of its word, so that the sum grows by one
+            // in its high byte (RFC 1624).
+            unsafe {
+                (*ip).ttl = self.ttl - 1;
+                let sum = u32::from(u16::from_be((*ip).sum)) + 0x100;
+                (*ip).sum = (((sum >> 16) + sum) as u16).to_be();
+            }
+        }
+    }
+
+    /// Where the transport header is, and which it is.
+    #[inline(always)]
+    pub(crate) fn transport_header(&self, frame: &Frame<'_>) -> Option<(usize, u8)> {
+        let mut offset = L3 + self.header;
+        let mut next = self.proto;
+        if self.src.is_v4() {
+            return Some((offset, next));
+        }
+        for _ in 0..MAX_EXTENSIONS {
+            if next == FRAGMENT || !EXTENSIONS.contains(&next) {
+                return Some((offset, next));
+            }
+            let [following, length]: [u8; 2] = frame.load(offset)?;
+            next = following;
+            offset += (length as usize + 1) * 8;
+        }
+        None
+    }
+}

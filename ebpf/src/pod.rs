@@ -1,0 +1,105 @@
+//! What pods send and receive, on the host side of their veths.
+
+use portolan_abi::{Network, NodeAddrFlags, Outcome};
+
+use crate::frame::Frame;
+use crate::network::{self, Pod};
+use crate::packet::{self, Packet};
+use crate::translate::{self, Client};
+use crate::verdict::Verdict;
+use crate::{forward, transport};
+
+const ETH_ARP: u16 = 0x0806_u16.to_be();
+
+/// A pod has sent it. The order of the questions: is it the pod's own; is it for a pod, which is most of it and costs
+/// one more lookup; is it for a Service; does it leave the cluster.
+#[inline(always)]
+pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
+    let Some(network) = network::get() else { return Verdict::STACK };
+    let Some(packet) = packet::parse(frame) else { return not_ip(frame) };
+    if frame.has_vlan_tag() {
+        return Verdict::drop(Outcome::BadFrame);
+    }
+    let Some(source) = Pod::at(packet.src).filter(|pod| pod.ifindex() == frame.ifindex()) else {
+        return stranger(frame, &packet);
+    };
+    if network.is_pod(packet.dst) {
+        let Some(target) = Pod::at(packet.dst) else { return Verdict::STACK };
+        if (source.is_translated() || target.is_translated())
+            && let Some(verdict) = known(frame, &packet, network)
+        {
+            return verdict;
+        }
+        return forward::to_pod(frame, &packet, network, &target, false);
+    }
+    let Some(range) = network::inside(packet.dst) else { return elsewhere(frame, &packet, network, &source) };
+    if source.is_translated()
+        && let Some(verdict) = known(frame, &packet, network)
+    {
+        return verdict;
+    }
+    forward::to_node(frame, &packet, network, range)
+}
+
+/// Neither IPv4 nor IPv6, or not even that.
+#[inline(never)]
+fn not_ip(frame: &Frame<'_>) -> Verdict {
+    if frame.protocol() == ETH_ARP && !frame.has_vlan_tag() {
+        return Verdict::STACK;
+    }
+    Verdict::drop(Outcome::BadFrame)
+}
+
+/// The source is not the pod's: it may be about to get an address, or lie.
+#[inline(never)]
+fn stranger(frame: &Frame<'_>, packet: &Packet) -> Verdict {
+    if packet.is_router_message(frame) {
+        return Verdict::drop(Outcome::RouterMessage);
+    }
+    if packet.stays_on_link() { Verdict::STACK } else { Verdict::drop(Outcome::SpoofedSource) }
+}
+
+/// A packet between pods, one of which has flows that are translated; `None` when this is none of them.
+#[inline(always)]
+fn known(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Option<Verdict> {
+    let transport = transport::parse(frame, packet)?;
+    translate::known(transport).then(|| translate::deliver(frame, packet, transport, network))
+}
+
+/// Not to a pod.
+#[inline(always)]
+fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod) -> Verdict {
+    let Some(transport) = transport::parse(frame, packet) else { return Verdict::drop(Outcome::Malformed) };
+    if translate::known(transport) {
+        return translate::deliver(frame, packet, transport, network);
+    }
+    let node = network::node_addr(packet.dst);
+    let has_node_ports = node.is_some_and(|flags| flags & NodeAddrFlags::NODE != 0);
+    match translate::to_service(transport, Client { is_pod: true, has_node_ports }) {
+        Verdict::UNDECIDED => {
+            source.set_translated();
+            translate::begin(frame, packet, transport, network)
+        }
+        // Out of the cluster; the program of the uplink masquerades.
+        Verdict::STACK if node.is_none() && packet.is_routable() => forward::outside(frame, packet, network),
+        _ if packet.is_router_message(frame) => Verdict::drop(Outcome::RouterMessage),
+        verdict => verdict,
+    }
+}
+
+/// The stack sends it to a pod: it comes from the host itself, or takes the slow way. Only an answer from the host to a
+/// flow that was translated has anything to it.
+#[inline(always)]
+pub(crate) fn receives(frame: &Frame<'_>) -> Verdict {
+    if frame.ingress_ifindex() != 0 {
+        return Verdict::STACK;
+    }
+    let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
+    if Pod::at(packet.dst).is_some_and(|pod| pod.is_translated())
+        && let Some(transport) = transport::parse(frame, &packet)
+        && translate::known(transport)
+    {
+        transport.rewrite(frame);
+    }
+    Verdict::STACK
+}

@@ -1,0 +1,115 @@
+//! Source ports for what is sent on behalf of somebody else. Each (backend, port) has a port space of its own: a port is
+//! taken when answers from that backend to it belong to another flow, or to a socket of the host.
+
+use core::ffi::c_long;
+
+use aya_ebpf::bindings::{
+    BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use portolan_abi::{FlowKey, Port, Proto};
+
+use crate::flow;
+use crate::frame::Frame;
+use crate::repeat::{GO_ON, STOP, repeat};
+
+/// Ports from here on are given out; a client's own port is kept, wherever it is.
+const FIRST_PORT: u32 = 1024;
+const PORTS: u32 = 65536 - FIRST_PORT;
+/// How many ports are tried. They are neighbours, from a random one on: with nine of ten taken at random, none is free
+/// among so many once in 10^23 times.
+const TRIES: u32 = 512;
+
+/// The search for a port.
+struct Search<'a> {
+    frame: &'a Frame<'a>,
+    /// How answers will look; the destination port is what is searched.
+    reply: &'a mut FlowKey,
+    start: u32,
+    found: bool,
+}
+
+/// The answer that this CPU looks for; see `TRANSPORT`.
+#[map]
+static REPLY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
+
+/// A port for packets that become `translated`: the one in it, when that is free.
+#[inline(never)]
+pub(crate) fn port(frame: &Frame<'_>, translated: &FlowKey) -> Option<Port> {
+    // SAFETY: the element is this CPU's and nobody else's while the program runs.
+    let reply = unsafe { &mut *REPLY.get_ptr_mut(0)? };
+    *reply = translated.reversed();
+    let mut search = Search { frame, reply, start: 0, found: false };
+    if is_free(&search) {
+        return Some(translated.src_port);
+    }
+    // Of SCTP and of what has no ports, the port cannot be changed.
+    if !has_ports(translated.proto) {
+        return None;
+    }
+    // SAFETY: the helper takes nothing.
+    search.start = unsafe { bpf_get_prandom_u32() } % PORTS;
+    repeat(TRIES, try_port, &mut search);
+    search.found.then_some(search.reply.dst_port)
+}
+
+#[inline(always)]
+fn has_ports(proto: Proto) -> bool {
+    matches!(proto.0, 1 | 6 | 17 | 58)
+}
+
+extern "C" fn try_port(index: u32, search: &mut Search<'_>) -> c_long {
+    let port = FIRST_PORT + (search.start + index) % PORTS;
+    search.reply.dst_port = Port::new(port as u16);
+    search.found = is_free(search);
+    if search.found { STOP } else { GO_ON }
+}
+
+#[inline(always)]
+fn is_free(search: &Search<'_>) -> bool {
+    flow::is_free(search.reply) && !host_has(search.frame, search.reply)
+}
+
+/// Whether a socket of the host gets packets with these addresses and ports.
+#[inline(never)]
+fn host_has(frame: &Frame<'_>, key: &FlowKey) -> bool {
+    // SAFETY: all-zero is a valid tuple.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let (src, dst) = (key.src.words(), key.dst.words());
+    let size = if key.src.is_v4() {
+        tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+            saddr: src[3],
+            daddr: dst[3],
+            sport: key.src_port.raw(),
+            dport: key.dst_port.raw(),
+        };
+        size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>()
+    } else {
+        tuple.__bindgen_anon_1.ipv6 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+            saddr: src,
+            daddr: dst,
+            sport: key.src_port.raw(),
+            dport: key.dst_port.raw(),
+        };
+        size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>()
+    } as u32;
+    let (ctx, tuple, netns) = (frame.as_ptr(), &raw mut tuple, BPF_F_CURRENT_NETNS as u32 as u64);
+    // SAFETY: the helpers take the program's context and a tuple of this size, and give a socket to be released.
+    unsafe {
+        let socket: *mut bpf_sock = match key.proto {
+            Proto::TCP => bpf_skc_lookup_tcp(ctx, tuple, size, netns, 0).cast(),
+            Proto::UDP => bpf_sk_lookup_udp(ctx, tuple, size, netns, 0).cast(),
+            _ => return false,
+        };
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket.cast());
+    }
+    true
+}

@@ -1,0 +1,168 @@
+//! What is translated packet by packet: flows that are known, new ones to Services, and those that leave the cluster.
+
+use portolan_abi::{Addr, Backend, FlowFlags, Frontend, FrontendFlags, FrontendKey, Network, Outcome, Set};
+
+use crate::flow::Created;
+use crate::frame::Frame;
+use crate::network::{self, Pod};
+use crate::packet::Packet;
+use crate::service::{self, Lookup};
+use crate::transport::Transport;
+use crate::verdict::Verdict;
+use crate::{backend, counters, flow, forward, snat};
+
+/// Who sends, which tells the part of a frontend that is for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Client {
+    /// A pod of this node; otherwise somebody elsewhere.
+    pub(crate) is_pod: bool,
+    /// It is served nodePorts at the address that it sends to.
+    pub(crate) has_node_ports: bool,
+}
+
+/// A packet of a flow that is known: what it is rewritten to. False: of none, or of one that it begins anew.
+#[inline(never)]
+pub(crate) fn known(transport: &mut Transport) -> bool {
+    let Some(flow) = flow::find(&transport.key, transport.state) else { return false };
+    if transport.is_first {
+        // A port that was taken again: the client begins anew, so that the choice does, too. And nothing that answers
+        // begins a TCP connection: that is for a socket of the host.
+        let answers = flow.flags & FlowFlags::REPLY != 0 && transport.key.proto.has_handshake();
+        if answers || flow::begins_anew(&transport.key, flow) {
+            return false;
+        }
+    }
+    transport.to = flow.translated(transport.key.proto);
+    true
+}
+
+/// A packet to a Service, the first of its flow: what it is rewritten to is then known, and the verdict
+/// undecided. [`Verdict::STACK`] when it is for no Service.
+#[inline(never)]
+pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
+    let key = &transport.key;
+    let asked = FrontendKey::new(key.dst, key.dst_port, key.proto);
+    let frontend = match service::lookup_packet(&asked, client.has_node_ports) {
+        Lookup::NotOurs => return Verdict::STACK,
+        Lookup::Refused(outcome) => return Verdict::drop(outcome),
+        Lookup::Frontend(frontend) => frontend,
+    };
+    let set = match serving(&frontend, client) {
+        Ok(set) => set,
+        Err(outcome) => {
+            counters::count_refused(frontend.service);
+            return Verdict::drop(outcome);
+        }
+    };
+    let Some(given) = backend::choose_by_hash(&frontend, set, key) else {
+        return Verdict::drop(Outcome::BrokenSet);
+    };
+    (transport.to.dst, transport.to.dst_port) = (given.addr, given.port);
+    transport.service = frontend.service;
+    transport.is_near = client.is_pod || given.flags & Backend::LOCAL != 0;
+    Verdict::UNDECIDED
+}
+
+#[inline(always)]
+fn serving(frontend: &Frontend, client: Client) -> Result<Set, Outcome> {
+    if client.is_pod && frontend.flags & FrontendFlags::DENY_PODS != 0 {
+        return Err(Outcome::SourceDenied);
+    }
+    let (set, refuse) = if client.is_pod {
+        (frontend.inside, FrontendFlags::REFUSE_INSIDE)
+    } else {
+        (frontend.outside, FrontendFlags::REFUSE_OUTSIDE)
+    };
+    match set.count {
+        0 if frontend.flags & refuse != 0 => Err(Outcome::NoEndpoints),
+        0 => Err(Outcome::NoLocalEndpoints),
+        _ => Ok(set),
+    }
+}
+
+/// Makes the flow of a packet to a Service; undecided when it is there. The client's address is kept when its answers come
+/// by here anyway: the backend is a pod of this node, or the client is; and the backend is not the client itself, which
+/// takes nothing from its own address.
+#[inline(never)]
+pub(crate) fn remember(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+    if transport.is_near && !transport.to.dst.same(transport.key.src) {
+        match flow::create(transport) {
+            // The client talks to this backend through another Service from the same port: one of the two has to look
+            // different, or their answers could not be told apart.
+            Created::Clash => {}
+            created => return counted(transport, created),
+        }
+    }
+    let Some(network) = network::get() else { return Verdict::STACK };
+    transport.to.src = network.node(transport.key.src);
+    masquerade(frame, transport)
+}
+
+#[inline(always)]
+fn counted(transport: &Transport, created: Created) -> Verdict {
+    match created {
+        Created::Done => {
+            counters::count_service(transport.service, Outcome::Translated);
+            Verdict::UNDECIDED
+        }
+        Created::Refused => Verdict::drop(Outcome::FlowsFull),
+        // Another CPU was quicker with the port.
+        Created::Clash => Verdict::drop(Outcome::PortsExhausted),
+    }
+}
+
+/// Makes a flow whose source is the one in `to`, with a port that is free; undecided when it is there.
+#[inline(always)]
+pub(crate) fn masquerade(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+    if transport.to.src.is_any() {
+        return Verdict::drop(Outcome::NoRoute);
+    }
+    let Some(port) = snat::port(frame, &transport.to) else { return Verdict::drop(Outcome::PortsExhausted) };
+    transport.to.src_port = port;
+    let created = flow::create(transport);
+    counted(transport, created)
+}
+
+/// The first packet of a flow to a Service: makes the flow and sends it on.
+#[inline(always)]
+pub(crate) fn begin(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    transport: &mut Transport,
+    network: &Network,
+) -> Verdict {
+    match remember(frame, transport) {
+        Verdict::UNDECIDED => deliver(frame, packet, transport, network),
+        verdict => verdict,
+    }
+}
+
+/// Rewrites the packet and sends it where it now goes.
+#[inline(never)]
+pub(crate) fn deliver(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    transport: &Transport,
+    network: &Network,
+) -> Verdict {
+    transport.rewrite(frame);
+    let to = &transport.to;
+    let must = is_ours(network, to.src);
+    if network.is_pod(to.dst) {
+        let Some(pod) = Pod::at(to.dst) else { return Verdict::STACK };
+        pod.set_translated();
+        return forward::to_pod(frame, packet, network, &pod, must);
+    }
+    if network::is_own(to.dst) {
+        return Verdict::STACK;
+    }
+    let verdict = forward::by_route(frame, packet, to.src, to.dst);
+    frame.mark_done();
+    // The stack takes no packet from outside with an address of its own (net/ipv4/fib_frontend.c, `fib_validate_source`).
+    verdict.or(if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK })
+}
+
+#[inline(always)]
+fn is_ours(network: &Network, addr: Addr) -> bool {
+    network.node(addr).same(addr) || network::is_own(addr)
+}

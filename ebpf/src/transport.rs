@@ -1,0 +1,223 @@
+//! The transport header of a packet: its flow, what it says about that, and how both are rewritten.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use portolan_abi::{Addr, FlowKey, FlowState, Port, Proto};
+
+use crate::frame::{Checksum, Frame, L3};
+use crate::packet::{IPPROTO_ICMP, IPPROTO_ICMPV6, Packet};
+
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+const ECHO_REQUEST_V6: u8 = 128;
+const ECHO_REPLY_V6: u8 = 129;
+
+/// Where network headers have their checksum and their addresses.
+const IPV4_SUM: usize = 10;
+const SOURCE: Offsets = Offsets { v4: 12, v6: 8 };
+const DESTINATION: Offsets = Offsets { v4: 16, v6: 24 };
+
+/// Bytes from the beginning of the network header.
+#[derive(Clone, Copy)]
+struct Offsets {
+    v4: usize,
+    v6: usize,
+}
+
+/// What the transport header says, and what it shall say.
+pub(crate) struct Transport {
+    pub(crate) key: FlowKey,
+    /// What the packet is rewritten to.
+    pub(crate) to: FlowKey,
+    /// [`FlowState`].
+    pub(crate) state: u16,
+    /// It may begin a flow: of TCP, a SYN alone; an ICMP message that asks.
+    pub(crate) is_first: bool,
+    /// The id of the Service port that it is sent to; 0: none.
+    pub(crate) service: u32,
+    /// Answers to its sender come by here, whatever its source address is.
+    pub(crate) is_near: bool,
+    /// Bytes from the beginning of the frame.
+    offset: usize,
+}
+
+/// The packet that this CPU works at: too much for a program's stack beside the rest. A program is not interrupted by
+/// another one of ours on its CPU, because bottom halves are off while it runs.
+#[map]
+static TRANSPORT: PerCpuArray<Transport> = PerCpuArray::with_max_entries(1, 0);
+
+/// The first bytes of a TCP header (RFC 9293).
+#[repr(C)]
+#[derive(Default)]
+struct Tcp {
+    src: u16,
+    dst: u16,
+    seq: u32,
+    ack: u32,
+    offset: u8,
+    flags: u8,
+}
+
+impl Tcp {
+    const FIN: u8 = 1;
+    const SYN: u8 = 1 << 1;
+    const RST: u8 = 1 << 2;
+    const ACK: u8 = 1 << 4;
+
+    #[inline(always)]
+    fn state(&self) -> u16 {
+        let mut state = 0;
+        if self.flags & Self::ACK != 0 {
+            state |= FlowState::ACK;
+        }
+        if self.flags & Self::FIN != 0 {
+            state |= FlowState::FIN;
+        }
+        if self.flags & Self::RST != 0 {
+            state |= FlowState::RST;
+        }
+        state
+    }
+}
+
+/// The first bytes of an ICMP or ICMPv6 echo message (RFC 792, RFC 4443).
+#[repr(C)]
+#[derive(Default)]
+struct Icmp {
+    kind: u8,
+    code: u8,
+    sum: u16,
+    id: u16,
+}
+
+/// Reads the transport header; `None` when it is cut off or behind too many others.
+#[inline(never)]
+pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut Transport> {
+    let (offset, proto) = packet.transport_header(frame)?;
+    let transport = TRANSPORT.get_ptr_mut(0)?;
+    // SAFETY: the element is this CPU's and nobody else's while the program runs.
+    let transport = unsafe { &mut *transport };
+    transport.key = FlowKey {
+        src: packet.src,
+        dst: packet.dst,
+        src_port: Port::ANY,
+        dst_port: Port::ANY,
+        proto: Proto(proto),
+        pad: [0; 3],
+    };
+    transport.state = FlowState::SEEN;
+    transport.is_first = true;
+    transport.service = 0;
+    transport.offset = offset;
+    transport.read(frame, offset, proto)?;
+    transport.to = transport.key;
+    Some(transport)
+}
+
+impl Transport {
+    #[inline(always)]
+    fn read(&mut self, frame: &Frame<'_>, offset: usize, proto: u8) -> Option<()> {
+        match proto {
+            6 => {
+                let tcp: Tcp = frame.load(offset)?;
+                self.ports(tcp.src, tcp.dst);
+                self.is_first = tcp.flags & (Tcp::SYN | Tcp::ACK) == Tcp::SYN;
+                self.state |= tcp.state();
+            }
+            17 | 132 => {
+                let [src, dst]: [u16; 2] = frame.load(offset)?;
+                self.ports(src, dst);
+            }
+            IPPROTO_ICMP | IPPROTO_ICMPV6 => {
+                let icmp: Icmp = frame.load(offset)?;
+                self.is_first = false;
+                match (proto, icmp.kind) {
+                    (IPPROTO_ICMP, ECHO_REQUEST) | (IPPROTO_ICMPV6, ECHO_REQUEST_V6) => {
+                        self.key.src_port = Port::from_raw(icmp.id);
+                        self.is_first = true;
+                    }
+                    (IPPROTO_ICMP, ECHO_REPLY) | (IPPROTO_ICMPV6, ECHO_REPLY_V6) => {
+                        self.key.dst_port = Port::from_raw(icmp.id);
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn ports(&mut self, src: u16, dst: u16) {
+        self.key.src_port = Port::from_raw(src);
+        self.key.dst_port = Port::from_raw(dst);
+    }
+
+    /// Rewrites the packet so that it has the addresses and ports of `to`. Returns a number because the verifier wants a function to.
+    #[inline(never)]
+    pub(crate) fn rewrite(&self, frame: &Frame<'_>) -> u32 {
+        let (old, new) = (&self.key, &self.to);
+        let (ports, sum) = self.layout();
+        if let Some(sum) = sum {
+            if old.src_port != new.src_port {
+                frame.port_changed(sum, old.src_port.raw(), new.src_port.raw());
+                frame.store(self.offset + ports.0, &new.src_port.raw());
+            }
+            if old.dst_port != new.dst_port {
+                frame.port_changed(sum, old.dst_port.raw(), new.dst_port.raw());
+                frame.store(self.offset + ports.1, &new.dst_port.raw());
+            }
+        }
+        set_address(frame, sum, old.src, new.src, SOURCE);
+        set_address(frame, sum, old.dst, new.dst, DESTINATION);
+        0
+    }
+
+    /// Where the two ports are in the transport header, and where its checksum is in the frame. SCTP's does not cover
+    /// addresses, and its ports are never changed.
+    #[inline(always)]
+    fn layout(&self) -> ((usize, usize), Option<Checksum>) {
+        let sum =
+            |offset, pseudo, optional| Some(Checksum { offset: self.offset + offset, pseudo, optional });
+        match self.key.proto.0 {
+            6 => ((0, 2), sum(16, true, false)),
+            17 => ((0, 2), sum(6, true, true)),
+            IPPROTO_ICMP => ((4, 4), sum(2, false, false)),
+            IPPROTO_ICMPV6 => ((4, 4), sum(2, true, false)),
+            _ => ((0, 2), None),
+        }
+    }
+}
+
+/// Writes an address into the network header and corrects what covers it.
+#[inline(always)]
+fn set_address(frame: &Frame<'_>, sum: Option<Checksum>, old: Addr, new: Addr, offsets: Offsets) {
+    if old.same(new) {
+        return;
+    }
+    if let Some(sum) = sum {
+        frame.address_changed(sum, old, new);
+    }
+    if !new.is_v4() {
+        frame.store(L3 + offsets.v6, &new.words());
+        return;
+    }
+    let (from, to) = (old.words()[3], new.words()[3]);
+    if let Some(sum) = frame.at::<u16>(L3 + IPV4_SUM) {
+        // SAFETY: `at` has checked the bounds.
+        unsafe { *sum = replaced(*sum, from, to) }
+    }
+    if let Some(addr) = frame.at::<u32>(L3 + offsets.v4) {
+        // SAFETY: as above.
+        unsafe { *addr = to }
+    }
+}
+
+/// A checksum after a word that it covers has changed (RFC 1624, equation 3); byte order does not matter (RFC 1071).
+#[inline(always)]
+fn replaced(sum: u16, old: u32, new: u32) -> u16 {
+    let halves = |word: u32| (word & 0xffff) + (word >> 16);
+    let total = u32::from(!sum) + halves(!old) + halves(new);
+    let folded = (total & 0xffff) + (total >> 16);
+    !((folded + (folded >> 16)) as u16)
+}

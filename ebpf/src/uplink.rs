@@ -1,0 +1,107 @@
+//! What arrives at an uplink, and what leaves by it.
+
+use portolan_abi::{NodeAddrFlags, Outcome};
+
+use crate::frame::Frame;
+use crate::network::{self, Pod};
+use crate::packet::{self, Packet};
+use crate::translate::{self, Client};
+use crate::transport::{self, Transport};
+use crate::verdict::Verdict;
+use crate::{flow, forward};
+
+/// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
+#[inline(always)]
+pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
+    let Some(network) = network::get() else { return Verdict::STACK };
+    let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
+    if network.is_pod(packet.src) {
+        return Verdict::drop(Outcome::SpoofedSource);
+    }
+    if network.is_pod(packet.dst) {
+        let Some(pod) = Pod::at(packet.dst) else { return Verdict::STACK };
+        if pod.is_translated()
+            && let Some(transport) = transport::parse(frame, &packet)
+            && translate::known(transport)
+        {
+            return translate::deliver(frame, &packet, transport, network);
+        }
+        return forward::to_pod(frame, &packet, network, &pod, false);
+    }
+    if !packet.is_routable() {
+        return Verdict::STACK;
+    }
+    // What lies about its headers is the stack's to refuse: nothing of ours is in it.
+    let Some(transport) = transport::parse(frame, &packet) else { return Verdict::STACK };
+    let flags = network::node_addr(packet.dst).unwrap_or(0);
+    let own = flags & NodeAddrFlags::OWN != 0;
+    if (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport) {
+        return translate::deliver(frame, &packet, transport, network);
+    }
+    let has_node_ports = flags & NodeAddrFlags::NODE_PORTS != 0;
+    match translate::to_service(transport, Client { is_pod: false, has_node_ports }) {
+        Verdict::UNDECIDED => translate::begin(frame, &packet, transport, network),
+        verdict => verdict,
+    }
+}
+
+/// It leaves: sent by the host, or by a pod to somebody outside of the cluster.
+#[inline(always)]
+pub(crate) fn sends(frame: &Frame<'_>) -> Verdict {
+    if frame.take_mark() {
+        return Verdict::STACK;
+    }
+    let Some(network) = network::get() else { return Verdict::STACK };
+    let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
+    if network.is_pod(packet.src) {
+        return leaves(frame, &packet);
+    }
+    // Routed: it has passed a program on its way in.
+    if frame.ingress_ifindex() != 0 {
+        return Verdict::STACK;
+    }
+    let Some(transport) = transport::parse(frame, &packet) else { return Verdict::STACK };
+    if flow::has_port(transport.key.src_port) { host(frame, transport) } else { Verdict::STACK }
+}
+
+/// The host sends from a port that is in some flow: it answers for a backend, or has just taken a port that a pod's flow
+/// has already, and then gets another one on the wire.
+#[inline(always)]
+fn host(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+    if translate::known(transport) {
+        transport.rewrite(frame);
+        return Verdict::STACK;
+    }
+    if flow::is_free(&transport.key.reversed()) {
+        return Verdict::STACK;
+    }
+    let verdict = translate::masquerade(frame, transport);
+    if verdict == Verdict::UNDECIDED {
+        transport.rewrite(frame);
+    }
+    verdict.or(Verdict::STACK)
+}
+
+/// A pod's packet, after routing: whoever is in the cluster sees the pod itself, everybody else this uplink.
+#[inline(always)]
+fn leaves(frame: &Frame<'_>, packet: &Packet) -> Verdict {
+    let inside = network::inside(packet.dst).is_some() || network::node_addr(packet.dst).is_some();
+    if inside || !packet.is_routable() {
+        return Verdict::STACK;
+    }
+    let Some(uplink) = network::uplink(frame.ifindex()) else { return Verdict::STACK };
+    let src = if packet.src.is_v4() { uplink.addr_v4 } else { uplink.addr_v6 };
+    if src.is_any() {
+        return Verdict::STACK;
+    }
+    let Some(transport) = transport::parse(frame, packet) else { return Verdict::drop(Outcome::Malformed) };
+    if !translate::known(transport) {
+        transport.to.src = src;
+        let verdict = translate::masquerade(frame, transport);
+        if verdict != Verdict::UNDECIDED {
+            return verdict;
+        }
+    }
+    transport.rewrite(frame);
+    Verdict::STACK
+}
