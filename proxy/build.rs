@@ -60,8 +60,9 @@ fn compiler(ebpf: &Path, target_dir: &Path, path: &OsStr) -> Result<Command, Str
         }
     }
     let arch = variable("CARGO_CFG_TARGET_ARCH")?.to_string_lossy().into_owned();
-    let flags =
-        [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f");
+    let cfg = format!("--cfg=bpf_target_arch=\"{arch}\"");
+    // The third instruction set: 32-bit arithmetic and atomic operations, which every kernel since 5.12 has.
+    let flags = [&cfg, "-Ctarget-cpu=v3", "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f");
     cargo
         .current_dir(ebpf)
         .args(["build", "--release", "--package", "portolan-ebpf", "--target", TARGET])

@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
-use portolan_abi::{Addr, Affinity, AffinityKey, Backend, FlowKey, Frontend, Port, Set};
+use portolan_abi::{Addr, Affinity, AffinityKey, Backend, FlowKey, Frontend, Port, Set, packet_hash};
 
 /// The daemon sets the sizes of this and the following map.
 #[map]
@@ -76,22 +76,7 @@ fn sticky(frontend: &Frontend, set: Set, key: &AffinityKey) -> Option<Backend> {
 /// set choose alike.
 #[inline(always)]
 pub(crate) fn choose_by_hash(frontend: &Frontend, set: Set, key: &FlowKey) -> Option<Backend> {
-    let client = key.src.words();
-    let mut hash = client[0] ^ client[1].rotate_left(8) ^ client[2].rotate_left(16) ^ client[3];
-    if frontend.affinity_seconds == 0 {
-        let to = key.dst.words()[3];
-        let ports = (u32::from(key.src_port.raw()) << 16) | u32::from(key.dst_port.raw());
-        hash = mixed(hash) ^ mixed(ports ^ to.rotate_left(3));
-    }
-    scaled(set, mixed(hash))
-}
-
-/// Every bit of the input changes half of those of the output (MurmurHash3, `fmix32`).
-#[inline(always)]
-fn mixed(mut bits: u32) -> u32 {
-    bits = (bits ^ (bits >> 16)).wrapping_mul(0x85eb_ca6b);
-    bits = (bits ^ (bits >> 13)).wrapping_mul(0xc2b2_ae35);
-    bits ^ (bits >> 16)
+    scaled(set, packet_hash(key, frontend.affinity_seconds != 0))
 }
 
 #[inline(always)]

@@ -1,10 +1,12 @@
 //! A frame on an interface (`struct __sk_buff`, include/uapi/linux/bpf.h): the only module that touches packet memory.
 
 use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
+    bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use portolan_abi::Addr;
@@ -152,16 +154,30 @@ impl<'a> Frame<'a> {
         (failed == 0).then_some(value)
     }
 
-    /// Overwrites a part of the frame and keeps the sum of a frame that the device has summed.
+    /// Overwrites a part of the frame that a checksum covers which is corrected as well: the sum of all bytes, which some
+    /// devices have computed, stays as it is.
     #[inline(always)]
     pub(crate) fn store<T>(&self, offset: usize, value: &T) {
-        let from = (&raw const *value).cast::<c_void>();
-        let flags = u64::from(BPF_F_RECOMPUTE_CSUM);
-        // SAFETY: the helper reads as many bytes as the value has. What was parsed is there, so that it cannot fail.
-        let _ = unsafe { bpf_skb_store_bytes(self.skb(), offset as u32, from, size_of::<T>() as u32, flags) };
+        self.write(offset, value, 0);
     }
 
-    /// Corrects a transport checksum for a changed address.
+    /// Overwrites a part of the frame that no checksum in it covers, or one that the next correction takes for uncovered.
+    #[inline(always)]
+    pub(crate) fn store_uncovered<T>(&self, offset: usize, value: &T) {
+        self.write(offset, value, u64::from(BPF_F_RECOMPUTE_CSUM));
+    }
+
+    #[inline(always)]
+    fn write<T>(&self, offset: usize, value: &T, flags: u64) {
+        let from = (&raw const *value).cast::<c_void>();
+        let size = size_of::<T>() as u32;
+        // SAFETY: the helper reads as many bytes as the value has. What was parsed is there, so that it cannot fail.
+        let _ = unsafe { bpf_skb_store_bytes(self.skb(), offset as u32, from, size, flags) };
+    }
+
+    /// Corrects a transport checksum for a changed address. The kernel takes the sum of all bytes for changed by that,
+    /// which is so for IPv4, where another checksum covers the address, and for IPv6 after
+    /// [`store_uncovered`](Self::store_uncovered).
     #[inline(always)]
     pub(crate) fn address_changed(&self, sum: Checksum, old: Addr, new: Addr) {
         if !sum.pseudo {
@@ -176,11 +192,63 @@ impl<'a> Frame<'a> {
         let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset as u32, 0, diff as u64, flags) };
     }
 
+    /// Corrects a checksum for sixteen bytes that it covers and that are no address of the packet itself.
+    #[inline(always)]
+    pub(crate) fn content_changed(&self, sum: Checksum, old: Addr, new: Addr) {
+        let (old, new) = (old.words(), new.words());
+        // SAFETY: as in `address_changed`.
+        let diff = unsafe { bpf_csum_diff(old.as_ptr().cast_mut(), 16, new.as_ptr().cast_mut(), 16, 0) };
+        // SAFETY: as in `address_changed`.
+        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset as u32, 0, diff as u64, sum.flags()) };
+    }
+
     /// Corrects a transport checksum for a changed port.
     #[inline(always)]
     pub(crate) fn port_changed(&self, sum: Checksum, old: u16, new: u16) {
         let (old, new, flags) = (u64::from(old), u64::from(new), sum.flags() | 2);
         // SAFETY: as in `address_changed`.
         let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset as u32, old, new, flags) };
+    }
+
+    /// The checksum of a header with what is added to it.
+    #[inline(always)]
+    pub(crate) fn sum<T>(&self, header: &T, more: u32) -> Option<u16> {
+        let sum = self.partial_sum(header, more)?;
+        let folded = (sum & 0xffff) + (sum >> 16);
+        Some(!((folded + (folded >> 16)) as u16))
+    }
+
+    /// The sum of a part of a packet, a multiple of four bytes, added to `more`.
+    #[inline(always)]
+    pub(crate) fn partial_sum<T>(&self, part: &T, more: u32) -> Option<u32> {
+        let from = (&raw const *part).cast_mut().cast::<u32>();
+        // SAFETY: the helper reads as many bytes as the part has.
+        let sum = unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, from, size_of::<T>() as u32, more) };
+        u32::try_from(sum).ok()
+    }
+
+    /// Cuts the frame, or makes it longer.
+    #[inline(always)]
+    pub(crate) fn resize(&self, len: usize) -> Option<()> {
+        // SAFETY: the helper takes the program's context.
+        let failed = unsafe { bpf_skb_change_tail(self.skb(), len as u32, 0) };
+        (failed == 0).then_some(())
+    }
+
+    /// Makes room between the Ethernet header and the network header.
+    #[inline(always)]
+    pub(crate) fn insert(&self, len: usize) -> Option<()> {
+        // SAFETY: the helper takes the program's context.
+        let failed = unsafe { bpf_skb_adjust_room(self.skb(), len as i32, BPF_ADJ_ROOM_MAC, 0) };
+        (failed == 0).then_some(())
+    }
+
+    /// Sends the frame back to where it came from; whether that could be written.
+    #[inline(always)]
+    pub(crate) fn swap_macs(&self) -> bool {
+        let Some(macs) = self.at::<[[u8; 6]; 2]>(0) else { return false };
+        // SAFETY: `at` has checked the bounds.
+        unsafe { (*macs).swap(0, 1) }
+        true
     }
 }

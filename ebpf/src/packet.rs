@@ -11,7 +11,7 @@ pub(crate) const IPPROTO_ICMP: u8 = 1;
 pub(crate) const IPPROTO_ICMPV6: u8 = 58;
 /// IPv6 extension headers that have a length in their second byte (RFC 8200): hop-by-hop, routing, destination options.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
-const FRAGMENT: u8 = 44;
+pub(crate) const FRAGMENT: u8 = 44;
 /// How many extension headers are walked over; who sends more is dropped where ports are needed.
 const MAX_EXTENSIONS: u32 = 6;
 
@@ -30,28 +30,30 @@ pub(crate) struct Packet {
 
 /// The network header, IPv4 (RFC 791).
 #[repr(C)]
-struct Ipv4 {
-    version_ihl: u8,
+#[derive(Default)]
+pub(crate) struct Ipv4 {
+    pub(crate) version_ihl: u8,
     tos: u8,
     len: u16,
     id: u16,
     fragment: u16,
     ttl: u8,
-    proto: u8,
+    pub(crate) proto: u8,
     sum: u16,
-    src: u32,
-    dst: u32,
+    pub(crate) src: u32,
+    pub(crate) dst: u32,
 }
 
 /// The network header, IPv6 (RFC 8200).
 #[repr(C)]
-struct Ipv6 {
+#[derive(Default)]
+pub(crate) struct Ipv6 {
     version: [u8; 4],
     len: u16,
-    next: u8,
+    pub(crate) next: u8,
     hops: u8,
-    src: [u32; 4],
-    dst: [u32; 4],
+    pub(crate) src: [u32; 4],
+    pub(crate) dst: [u32; 4],
 }
 
 const IPV6_HOPS: usize = 7;
@@ -134,7 +136,7 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn decrement_ttl(&self, frame: &Frame<'_>) {
         if !self.src.is_v4() {
-            frame.store(L3 + IPV6_HOPS, &(self.ttl - 1));
+            frame.store_uncovered(L3 + IPV6_HOPS, &(self.ttl - 1));
             return;
         }
         if let Some(ip) = frame.at::<Ipv4>(L3) {

@@ -7,7 +7,7 @@ use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
 use crate::translate::{self, Client};
 use crate::verdict::Verdict;
-use crate::{forward, transport};
+use crate::{forward, refuse, transport};
 
 const ETH_ARP: u16 = 0x0806_u16.to_be();
 
@@ -83,7 +83,7 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
         // Out of the cluster; the program of the uplink masquerades.
         Verdict::STACK if node.is_none() && packet.is_routable() => forward::outside(frame, packet, network),
         _ if packet.is_router_message(frame) => Verdict::drop(Outcome::RouterMessage),
-        verdict => verdict,
+        verdict => refuse::refuse(frame, packet, transport, verdict),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use portolan_abi::{Addr, Frontend, FrontendKey, Outcome, SERVICE_CIDR_SLOTS, ServiceCidr, Settings};
 
@@ -10,6 +11,9 @@ use crate::network;
 /// The daemon sets the size.
 #[map]
 static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+#[map]
+static SOURCE_RANGES: LpmTrie<(u32, Addr), u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 #[map]
 static SERVICE_CIDRS: Array<ServiceCidr> = Array::with_max_entries(SERVICE_CIDR_SLOTS, 0);
@@ -67,6 +71,12 @@ fn find(key: &FrontendKey, has_node_ports: impl Fn(&Settings) -> bool) -> Lookup
         flags if flags & ServiceCidr::ALLOCATED != 0 => Lookup::Refused(Outcome::UnallocatedAddress),
         _ => Lookup::NotOurs,
     }
+}
+
+/// Whether `loadBalancerSourceRanges` of the Service port covers the address.
+#[inline(always)]
+pub(crate) fn allows(service: u32, addr: Addr) -> bool {
+    SOURCE_RANGES.get(Key::new(32 + 128, (service, addr))).is_some()
 }
 
 /// Whether the client is the node itself.

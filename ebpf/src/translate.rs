@@ -47,7 +47,7 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
         Lookup::Refused(outcome) => return Verdict::drop(outcome),
         Lookup::Frontend(frontend) => frontend,
     };
-    let set = match serving(&frontend, client) {
+    let set = match serving(&frontend, client, key.src) {
         Ok(set) => set,
         Err(outcome) => {
             counters::count_refused(frontend.service);
@@ -64,8 +64,12 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
 }
 
 #[inline(always)]
-fn serving(frontend: &Frontend, client: Client) -> Result<Set, Outcome> {
+fn serving(frontend: &Frontend, client: Client, src: Addr) -> Result<Set, Outcome> {
     if client.is_pod && frontend.flags & FrontendFlags::DENY_PODS != 0 {
+        return Err(Outcome::SourceDenied);
+    }
+    let limited = frontend.flags & FrontendFlags::SOURCE_RANGES != 0;
+    if limited && !client.is_pod && !service::allows(frontend.service, src) {
         return Err(Outcome::SourceDenied);
     }
     let (set, refuse) = if client.is_pod {
@@ -150,7 +154,6 @@ pub(crate) fn deliver(
     let must = is_ours(network, to.src);
     if network.is_pod(to.dst) {
         let Some(pod) = Pod::at(to.dst) else { return Verdict::STACK };
-        pod.set_translated();
         return forward::to_pod(frame, packet, network, &pod, must);
     }
     if network::is_own(to.dst) {

@@ -4,24 +4,29 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{Addr, FlowKey, FlowState, Port, Proto};
 
+use crate::fragment::{Fragment, Part};
 use crate::frame::{Checksum, Frame, L3};
-use crate::packet::{IPPROTO_ICMP, IPPROTO_ICMPV6, Packet};
+use crate::icmp_error;
+use crate::packet::{FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, Packet};
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY_V6: u8 = 129;
 
+/// Bytes of an IPv6 fragment header.
+const FRAGMENT_HEADER: usize = 8;
+
 /// Where network headers have their checksum and their addresses.
-const IPV4_SUM: usize = 10;
-const SOURCE: Offsets = Offsets { v4: 12, v6: 8 };
-const DESTINATION: Offsets = Offsets { v4: 16, v6: 24 };
+pub(crate) const IPV4_SUM: usize = 10;
+pub(crate) const SOURCE: Offsets = Offsets { v4: 12, v6: 8 };
+pub(crate) const DESTINATION: Offsets = Offsets { v4: 16, v6: 24 };
 
 /// Bytes from the beginning of the network header.
 #[derive(Clone, Copy)]
-struct Offsets {
-    v4: usize,
-    v6: usize,
+pub(crate) struct Offsets {
+    pub(crate) v4: usize,
+    pub(crate) v6: usize,
 }
 
 /// What the transport header says, and what it shall say.
@@ -37,8 +42,13 @@ pub(crate) struct Transport {
     pub(crate) service: u32,
     /// Answers to its sender come by here, whatever its source address is.
     pub(crate) is_near: bool,
+    /// A fragment that is not the first one: it has neither ports nor a checksum.
+    pub(crate) is_headless: bool,
+    /// Of an ICMP error, where the packet begins that it tells of, from the beginning of the frame; otherwise 0. `key` is
+    /// then what would answer that packet, because that is the way an error goes.
+    pub(crate) quoted: usize,
     /// Bytes from the beginning of the frame.
-    offset: usize,
+    pub(crate) offset: usize,
 }
 
 /// The packet that this CPU works at: too much for a program's stack beside the rest. A program is not interrupted by
@@ -90,10 +100,19 @@ struct Icmp {
     id: u16,
 }
 
-/// Reads the transport header; `None` when it is cut off or behind too many others.
+/// Reads the transport header; `None` when it is cut off, behind too many others, or in a fragment that has not come.
 #[inline(never)]
 pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut Transport> {
-    let (offset, proto) = packet.transport_header(frame)?;
+    let (mut offset, mut proto) = packet.transport_header(frame)?;
+    let fragment = if packet.src.is_v4() {
+        Fragment::v4(frame)?
+    } else if proto == FRAGMENT {
+        let (fragment, next) = Fragment::v6(frame, offset)?;
+        (offset, proto) = (offset + FRAGMENT_HEADER, next);
+        fragment
+    } else {
+        Fragment::WHOLE
+    };
     let transport = TRANSPORT.get_ptr_mut(0)?;
     // SAFETY: the element is this CPU's and nobody else's while the program runs.
     let transport = unsafe { &mut *transport };
@@ -108,8 +127,19 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
     transport.state = FlowState::SEEN;
     transport.is_first = true;
     transport.service = 0;
+    transport.quoted = 0;
     transport.offset = offset;
-    transport.read(frame, offset, proto)?;
+    transport.is_headless = fragment.part == Part::Later;
+    match fragment.part {
+        Part::Whole => transport.read(frame, offset, proto)?,
+        Part::First => {
+            transport.read(frame, offset, proto)?;
+            fragment.tell(packet, &transport.key);
+        }
+        Part::Later => {
+            [transport.key.src_port, transport.key.dst_port] = fragment.ask(packet, &transport.key)?
+        }
+    }
     transport.to = transport.key;
     Some(transport)
 }
@@ -139,6 +169,7 @@ impl Transport {
                     (IPPROTO_ICMP, ECHO_REPLY) | (IPPROTO_ICMPV6, ECHO_REPLY_V6) => {
                         self.key.dst_port = Port::from_raw(icmp.id);
                     }
+                    _ if icmp_error::is_error(proto, icmp.kind) => icmp_error::read(self, frame)?,
                     _ => {}
                 }
             }
@@ -157,6 +188,10 @@ impl Transport {
     #[inline(never)]
     pub(crate) fn rewrite(&self, frame: &Frame<'_>) -> u32 {
         let (old, new) = (&self.key, &self.to);
+        if self.quoted != 0 {
+            icmp_error::rewrite(self, frame);
+            return 0;
+        }
         let (ports, sum) = self.layout();
         if let Some(sum) = sum {
             if old.src_port != new.src_port {
@@ -180,6 +215,7 @@ impl Transport {
         let sum =
             |offset, pseudo, optional| Some(Checksum { offset: self.offset + offset, pseudo, optional });
         match self.key.proto.0 {
+            _ if self.is_headless => ((0, 2), None),
             6 => ((0, 2), sum(16, true, false)),
             17 => ((0, 2), sum(6, true, true)),
             IPPROTO_ICMP => ((4, 4), sum(2, false, false)),
@@ -191,7 +227,7 @@ impl Transport {
 
 /// Writes an address into the network header and corrects what covers it.
 #[inline(always)]
-fn set_address(frame: &Frame<'_>, sum: Option<Checksum>, old: Addr, new: Addr, offsets: Offsets) {
+pub(crate) fn set_address(frame: &Frame<'_>, sum: Option<Checksum>, old: Addr, new: Addr, offsets: Offsets) {
     if old.same(new) {
         return;
     }
@@ -199,7 +235,7 @@ fn set_address(frame: &Frame<'_>, sum: Option<Checksum>, old: Addr, new: Addr, o
         frame.address_changed(sum, old, new);
     }
     if !new.is_v4() {
-        frame.store(L3 + offsets.v6, &new.words());
+        frame.store_uncovered(L3 + offsets.v6, &new.words());
         return;
     }
     let (from, to) = (old.words()[3], new.words()[3]);
@@ -215,7 +251,7 @@ fn set_address(frame: &Frame<'_>, sum: Option<Checksum>, old: Addr, new: Addr, o
 
 /// A checksum after a word that it covers has changed (RFC 1624, equation 3); byte order does not matter (RFC 1071).
 #[inline(always)]
-fn replaced(sum: u16, old: u32, new: u32) -> u16 {
+pub(crate) fn replaced(sum: u16, old: u32, new: u32) -> u16 {
     let halves = |word: u32| (word & 0xffff) + (word >> 16);
     let total = u32::from(!sum) + halves(!old) + halves(new);
     let folded = (total & 0xffff) + (total >> 16);

@@ -8,7 +8,7 @@ use crate::packet::{self, Packet};
 use crate::translate::{self, Client};
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{flow, forward};
+use crate::{flow, forward, refuse};
 
 /// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
 #[inline(always)]
@@ -41,7 +41,7 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let has_node_ports = flags & NodeAddrFlags::NODE_PORTS != 0;
     match translate::to_service(transport, Client { is_pod: false, has_node_ports }) {
         Verdict::UNDECIDED => translate::begin(frame, &packet, transport, network),
-        verdict => verdict,
+        verdict => refuse::refuse(frame, &packet, transport, verdict),
     }
 }
 

@@ -37,6 +37,12 @@ impl Verdict {
         if self == Self::UNDECIDED { other } else { self }
     }
 
+    /// The number of the [`Outcome`] of what is dropped.
+    #[inline(always)]
+    pub(crate) fn outcome(self) -> u32 {
+        ((self.0 >> 32) as u32).wrapping_sub(1)
+    }
+
     /// What the program returns; counts what is dropped.
     #[inline(always)]
     pub(crate) fn action(self) -> i32 {

@@ -60,7 +60,9 @@ impl ServiceCidr {
     #[inline(always)]
     pub const fn contains(&self, addr: Addr) -> bool {
         let (a, m, n) = (addr.words(), self.mask.words(), self.addr.words());
-        ((a[0] & m[0]) ^ n[0]) | ((a[1] & m[1]) ^ n[1]) | ((a[2] & m[2]) ^ n[2]) | ((a[3] & m[3]) ^ n[3]) == 0
+        // The last word first: there the addresses of IPv4 differ, of which most questions are.
+        (a[3] & m[3]) == n[3]
+            && ((a[0] & m[0]) ^ n[0]) | ((a[1] & m[1]) ^ n[1]) | ((a[2] & m[2]) ^ n[2]) == 0
     }
 }
 
@@ -99,6 +101,8 @@ pub enum MapName {
     Network,
     /// Longest-prefix match: [`CidrKey`](crate::CidrKey) → [`ClusterCidr`](crate::ClusterCidr).
     ClusterCidrs,
+    /// Longest-prefix match: [`SourceRangeKey`](crate::SourceRangeKey) → `u32` (0).
+    SourceRanges,
     /// Hash: ifindex (`u32`) → [`Uplink`](crate::Uplink).
     Uplinks,
     /// Hash: [`FlowKey`](crate::FlowKey) → [`Flow`](crate::Flow).
@@ -131,6 +135,7 @@ impl MapName {
             Self::Attachments => "ATTACHMENTS",
             Self::Network => "NETWORK",
             Self::ClusterCidrs => "CLUSTER_CIDRS",
+            Self::SourceRanges => "SOURCE_RANGES",
             Self::Uplinks => "UPLINKS",
             Self::Flows => "FLOWS",
             Self::FlowSlots => "FLOW_SLOTS",

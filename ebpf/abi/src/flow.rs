@@ -7,7 +7,7 @@ use crate::{Addr, Port, Proto};
 /// A flow has two elements, one for each direction, each keyed by the packets *before* their translation. The reversed
 /// translation of one element is the key of the other. Traffic between pods that nothing translates has none.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "user", derive(Debug, Hash))]
 pub struct FlowKey {
     /// Source address.
@@ -39,6 +39,28 @@ impl FlowKey {
             pad: [0; 3],
         }
     }
+}
+
+/// The number by which a packet's backend is chosen: a hash of its flow, or of its client alone (`by_client`) where clients
+/// stick. It depends on nothing but the packet, so that nodes with the same set choose alike.
+#[inline(always)]
+pub const fn packet_hash(key: &FlowKey, by_client: bool) -> u32 {
+    let client = key.src.words();
+    let mut hash = client[0] ^ client[1].rotate_left(8) ^ client[2].rotate_left(16) ^ client[3];
+    if !by_client {
+        let to = key.dst.words()[3];
+        let ports = ((key.src_port.raw() as u32) << 16) | key.dst_port.raw() as u32;
+        hash = mixed(hash) ^ mixed(ports ^ to.rotate_left(3));
+    }
+    mixed(hash)
+}
+
+/// Every bit of the input changes half of those of the output (MurmurHash3, `fmix32`).
+#[inline(always)]
+const fn mixed(mut bits: u32) -> u32 {
+    bits = (bits ^ (bits >> 16)).wrapping_mul(0x85eb_ca6b);
+    bits = (bits ^ (bits >> 13)).wrapping_mul(0xc2b2_ae35);
+    bits ^ (bits >> 16)
 }
 
 /// One direction of a flow; the value of `FLOWS`.

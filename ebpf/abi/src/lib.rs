@@ -32,11 +32,11 @@ mod service;
 
 pub use addr::{Addr, Port, Proto};
 pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCidr, Settings};
-pub use flow::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState};
+pub use flow::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState, packet_hash};
 pub use network::{CidrKey, ClusterCidr, Network, NetworkFlags, NodeAddrFlags, Uplink};
 pub use outcome::{Outcome, ServiceCounters};
 pub use pod::{Attachment, Owner, PodEntry, PodFlags, PodState, Release};
 pub use service::{
-    Affinity, AffinityKey, Backend, Frontend, FrontendFlags, FrontendKey, Peer, ServiceInfo, Set, UDP_PEERS,
-    UdpPeer, UdpPeers,
+    Affinity, AffinityKey, Backend, Frontend, FrontendFlags, FrontendKey, Peer, ServiceInfo, Set,
+    SourceRangeKey, UDP_PEERS, UdpPeer, UdpPeers,
 };

@@ -30,7 +30,7 @@ pub enum Outcome {
     BadFrame = 11,
     /// A pod sent a router advertisement or a redirect: dropped.
     RouterMessage = 12,
-    /// The headers are cut off or lie about their length: dropped.
+    /// The headers are cut off, lie about their length, or are in a fragment that has not come yet: dropped.
     Malformed = 13,
     /// There is no room for a new flow: dropped.
     FlowsFull = 14,

@@ -114,6 +114,8 @@ impl FrontendFlags {
     pub const DENY_NODE: u32 = 1 << 3;
     /// The key is a whole cluster IP; see [`FrontendKey::address`].
     pub const ADDRESS: u32 = 1 << 4;
+    /// Packets from outside are served only from the ranges of `SOURCE_RANGES`.
+    pub const SOURCE_RANGES: u32 = 1 << 5;
     /// What the frontend is, for people: a cluster IP.
     pub const CLUSTER_IP: u32 = 1 << 8;
     /// A nodePort.
@@ -123,6 +125,23 @@ impl FrontendFlags {
     /// An address of `status.loadBalancer`.
     pub const LOAD_BALANCER: u32 = 1 << 11;
 }
+
+/// A range of addresses that may use a Service's load balancer IPs; the key of `SOURCE_RANGES`, a longest-prefix match
+/// whose values mean nothing.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct SourceRangeKey {
+    /// Leading bits that count after this number: the 32 of `service`, and those of the address, of which an IPv4 prefix
+    /// has 96 more than it says.
+    pub prefix_len: u32,
+    /// The id of the Service port.
+    pub service: u32,
+    /// The address.
+    pub addr: Addr,
+}
+
+const _: () = assert!(size_of::<SourceRangeKey>() == 24);
 
 /// An endpoint of a Service; an element of the `BACKENDS` array.
 #[repr(C)]
@@ -254,6 +273,7 @@ crate::plain!(
     FrontendKey,
     Set,
     Frontend,
+    SourceRangeKey,
     Backend,
     AffinityKey,
     Affinity,

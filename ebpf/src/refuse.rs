@@ -1,0 +1,195 @@
+//! Refusals: what nobody serves is answered at once, as a host would that has no such port. TCP gets a reset, everything
+//! else an ICMP port unreachable.
+
+use aya_ebpf::helpers::generated::bpf_redirect;
+use portolan_abi::{Outcome, Proto};
+
+use crate::counters::count;
+use crate::frame::{Frame, L3};
+use crate::packet::Packet;
+use crate::transport::Transport;
+use crate::verdict::Verdict;
+
+/// Bytes of a transport header that an error quotes (RFC 792).
+const QUOTED: usize = 8;
+const TTL: u8 = 64;
+
+/// A network header and what follows it in a refusal, IPv4.
+#[repr(C, packed)]
+struct V4<T> {
+    version_ihl: u8,
+    tos: u8,
+    len: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    proto: u8,
+    sum: u16,
+    src: u32,
+    dst: u32,
+    rest: T,
+}
+
+/// The same for IPv6.
+#[repr(C, packed)]
+struct V6<T> {
+    version: u32,
+    len: u16,
+    next: u8,
+    hops: u8,
+    src: [u32; 4],
+    dst: [u32; 4],
+    rest: T,
+}
+
+/// A TCP header without options.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct Reset {
+    src: u16,
+    dst: u16,
+    seq: u32,
+    ack: u32,
+    offset: u8,
+    flags: u8,
+    window: u16,
+    sum: u16,
+    urgent: u16,
+}
+
+/// The header of an ICMP error.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct Error {
+    kind: u8,
+    code: u8,
+    sum: u16,
+    unused: u32,
+}
+
+/// Answers the packet where its outcome is a refusal; everything else stays dropped.
+#[inline(never)]
+pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Verdict) -> Verdict {
+    if verdict != Verdict::drop(Outcome::NoEndpoints) && verdict != Verdict::drop(Outcome::UnknownPort) {
+        return verdict;
+    }
+    let sent = if transport.key.proto == Proto::TCP {
+        reset(frame, packet, transport)
+    } else {
+        unreachable(frame, packet)
+    };
+    if sent.is_none() || !frame.swap_macs() {
+        return verdict;
+    }
+    count(verdict.outcome());
+    frame.mark_done();
+    // SAFETY: the helper takes plain values.
+    Verdict::redirect(unsafe { bpf_redirect(frame.ifindex(), 0) })
+}
+
+/// RFC 9293, 3.10.7.1: a segment with ACK is answered from its acknowledgment number on; one without by acknowledging it.
+#[inline(always)]
+fn reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Option<()> {
+    const RST: u8 = 4;
+    const ACK: u8 = 16;
+    let [seq, ack]: [u32; 2] = frame.load(transport.offset + 4)?;
+    let flags: u8 = frame.load(transport.offset + 13)?;
+    if flags & RST != 0 {
+        return None;
+    }
+    let (seq, ack, flags) = if flags & ACK != 0 {
+        (ack, 0, RST)
+    } else {
+        (0, u32::from_be(seq).wrapping_add(1).to_be(), RST | ACK)
+    };
+    let key = &transport.key;
+    let mut tcp = Reset {
+        src: key.dst_port.raw(),
+        dst: key.src_port.raw(),
+        seq,
+        ack,
+        offset: 5 << 4,
+        flags,
+        window: 0,
+        sum: 0,
+        urgent: 0,
+    };
+    let length = size_of::<Reset>();
+    tcp.sum = frame.sum(&tcp, pseudo(packet, 6, length))?;
+    frame.resize(L3 + if packet.src.is_v4() { 20 } else { 40 } + length)?;
+    header(frame, packet, 6, tcp, length)
+}
+
+/// The first bytes of the packet move behind new headers.
+#[inline(always)]
+fn unreachable(frame: &Frame<'_>, packet: &Packet) -> Option<()> {
+    let is_v4 = packet.src.is_v4();
+    // A quote of another length would be one more case for the verifier, and nobody sends options to a closed port.
+    if !packet.is_plain() {
+        return None;
+    }
+    let (kind, code, proto) = if is_v4 { (3, 3, 1) } else { (1, 4, 58) };
+    let mut icmp = Error { kind, code, sum: 0, unused: 0 };
+    if is_v4 {
+        let quote: [u32; (20 + QUOTED) / 4] = frame.load(L3)?;
+        let sum = frame.partial_sum(&quote, 0)?;
+        icmp.sum = frame.sum(&icmp, sum)?;
+        frame.resize(L3 + size_of_val(&quote))?;
+        frame.insert(20 + size_of::<Error>())?;
+        return header(frame, packet, proto, icmp, size_of::<Error>() + size_of_val(&quote));
+    }
+    let quote: [u32; (40 + QUOTED) / 4] = frame.load(L3)?;
+    let length = size_of::<Error>() + size_of_val(&quote);
+    let sum = frame.partial_sum(&quote, pseudo(packet, proto, length))?;
+    icmp.sum = frame.sum(&icmp, sum)?;
+    frame.resize(L3 + size_of_val(&quote))?;
+    frame.insert(40 + size_of::<Error>())?;
+    header(frame, packet, proto, icmp, length)
+}
+
+/// Writes the network header of the answer and what follows it; `length`: bytes after the network header.
+#[inline(always)]
+fn header<T: Copy>(frame: &Frame<'_>, packet: &Packet, proto: u8, rest: T, length: usize) -> Option<()> {
+    let (src, dst) = (packet.dst.words(), packet.src.words());
+    if !packet.src.is_v4() {
+        let version = (6_u32 << 28).to_be();
+        let len = (length as u16).to_be();
+        frame.store(L3, &V6 { version, len, next: proto, hops: TTL, src, dst, rest });
+        return Some(());
+    }
+    let mut ip = V4 {
+        version_ihl: 0x45,
+        tos: 0,
+        len: (length as u16 + 20).to_be(),
+        id: 0,
+        fragment: 0x4000_u16.to_be(),
+        ttl: TTL,
+        proto,
+        sum: 0,
+        src: src[3],
+        dst: dst[3],
+        rest: (),
+    };
+    ip.sum = frame.sum(&ip, 0)?;
+    frame.store(L3, &ip);
+    frame.store(L3 + 20, &rest);
+    Some(())
+}
+
+/// The sum of the pseudo header of the answer (RFC 9293, RFC 8200); the order of addresses does not matter to it.
+#[inline(always)]
+fn pseudo(packet: &Packet, proto: u8, length: usize) -> u32 {
+    let halves = |word: u32| (word & 0xffff) + (word >> 16);
+    let of = |words: [u32; 4], from: usize| {
+        let mut sum = 0;
+        for word in words.iter().skip(from) {
+            sum += halves(*word);
+        }
+        sum
+    };
+    let from = if packet.src.is_v4() { 3 } else { 0 };
+    of(packet.src.words(), from)
+        + of(packet.dst.words(), from)
+        + u32::from(u16::from(proto).to_be())
+        + u32::from((length as u16).to_be())
+}
