@@ -1,6 +1,6 @@
 //! ADD: attaches a pod.
 
-use std::{net::IpAddr, os::fd::AsFd as _};
+use std::{net::IpAddr, os::fd::AsFd as _, path::PathBuf};
 
 use nix::errno::Errno;
 use portolan_abi::{Addr, Attachment, Owner, PodEntry, PodState};
@@ -9,7 +9,7 @@ use crate::{
     attachment::{self, Key},
     carrier, clock,
     config::{Document, Settings},
-    crash, lease,
+    crash, hook, lease,
     ledger::Ledger,
     mac::Mac,
     netlink::{
@@ -43,6 +43,7 @@ struct Addition<'a> {
     pod_mac: Mac,
     request: &'a Request,
     settings: &'a Settings,
+    bpffs: PathBuf,
     netns: &'a Netns,
     ledger: Ledger,
     socket: Socket,
@@ -55,6 +56,7 @@ pub(crate) fn add(request: &Request, document: &Document, version: Version) -> R
     let before = document.prev_result()?.unwrap_or_default();
     let record = record(key, request, &PodName::parse(&request.args)?);
     let netns = open_netns(request)?;
+    let bpffs = document.bpffs()?;
     let owner = key.owner();
     let mut addition = Addition {
         owner,
@@ -64,7 +66,8 @@ pub(crate) fn add(request: &Request, document: &Document, version: Version) -> R
         request,
         settings: &settings,
         netns: &netns,
-        ledger: Ledger::open_or_create(&document.bpffs()?)?,
+        ledger: Ledger::open_or_create(&bpffs)?,
+        bpffs,
         socket: Socket::open()?,
         done: Vec::new(),
     };
@@ -137,6 +140,9 @@ impl Addition<'_> {
         crash::after("add:link");
         let link =
             self.socket.link(&self.host_name)?.ok_or_else(|| WireError::Vanished(self.host_name.clone()))?;
+        // Before a packet can flow. Should it fail, plain routing carries the pod, and the daemon attaches what is missing.
+        let _ = hook::attach_pod(&self.bpffs, &mut self.socket, link.index);
+        crash::after("add:programs");
         wire.set_up_host_side(&mut self.socket, link)?;
         crash::after("add:host-side");
         wire.set_up_pod_side(link)?;

@@ -4,11 +4,12 @@
 //! kills itself with `SIGKILL` right after it. Other builds do not read that variable.
 
 /// The steps of ADD, in order.
-pub const ADD: [&str; 9] = [
+pub const ADD: [&str; 10] = [
     "add:attachment",
     "add:address:ipv4",
     "add:address:ipv6",
     "add:link",
+    "add:programs",
     "add:host-side",
     "add:pod-side",
     "add:ready:ipv4",

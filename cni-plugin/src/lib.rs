@@ -3,7 +3,8 @@
 //!
 //! The plugin needs no daemon, no API server, no lock and no file. What it must remember is in three pinned BPF maps
 //! ([`ledger`]), which die with the boot, as the pods do. It is a library as well, so that the daemon opens the same
-//! maps by the same definitions, and removes attachments by the same steps ([`removal`]).
+//! maps by the same definitions, attaches the same programs ([`hook`]), and removes attachments by the same steps
+//! ([`removal`]).
 //!
 //! How a request runs: [`plugin`] reads environment and standard input (`request`, `config`), and calls one of `add`,
 //! `del`, `check`, `gc`, `status`. ADD is a list of steps, each with its undo, in an order in which a process killed
@@ -14,12 +15,14 @@
 //! | the attachment in `ATTACHMENTS` | GC: its owner is not among the valid ones |
 //! | the addresses in `PODS` | the owner in each entry |
 //! | the veth pair | the name of its host side, which is made of the owner |
-//! | routes, neighbours, addresses of the interfaces | they go with the veth |
+//! | programs on it, routes, neighbours, addresses of the interfaces | they go with the veth |
 //!
 //! and DEL goes the other way round, so that an address is free only when nothing can use it any more.
 
 pub mod attachment;
+pub mod bpf;
 pub mod crash;
+pub mod hook;
 pub mod ledger;
 pub mod plugin;
 pub mod removal;

@@ -51,15 +51,15 @@ pub(crate) fn connect(socket: &SockAddr<'_>) -> Decision {
             }
             decision
         }
-        Ok(frontend) => match backend::choose(&frontend, frontend.inside, asked.0, || socket.netns()) {
-            None => refuse(&frontend, Outcome::BrokenSet),
+        Ok(answer) => match answer.choose(socket, asked.0) {
+            None => refuse(answer.service(), Outcome::BrokenSet),
             Some(given) => {
                 if proto == Proto::UDP {
                     peer::remember_udp(socket, asked, &given);
                 } else {
                     peer::remember_stream(socket, asked, &given);
                 }
-                translate(socket, &frontend, &given)
+                translate(socket, answer.service(), &given)
             }
         },
     }
@@ -70,28 +70,56 @@ pub(crate) fn connect(socket: &SockAddr<'_>) -> Decision {
 #[inline(always)]
 pub(crate) fn sendmsg(socket: &SockAddr<'_>) -> Decision {
     let asked = (socket.addr(), socket.port());
-    let frontend = match answer(socket, asked, Proto::UDP) {
+    let answer = match answer(socket, asked, Proto::UDP) {
         Err(decision) => return decision,
-        Ok(frontend) => frontend,
+        Ok(answer) => answer,
     };
-    if let Some((addr, port)) = peer::udp_backend(socket, asked)
+    if let Answer::Service(frontend) = &answer
+        && let Some((addr, port)) = peer::udp_backend(socket, asked)
         && backend::contains(frontend.inside, addr, port)
     {
         socket.set(addr, port);
         return Decision::Translated;
     }
-    match backend::choose(&frontend, frontend.inside, asked.0, || socket.netns()) {
-        None => refuse(&frontend, Outcome::BrokenSet),
+    match answer.choose(socket, asked.0) {
+        None => refuse(answer.service(), Outcome::BrokenSet),
         Some(given) => {
             peer::remember_udp(socket, asked, &given);
-            translate(socket, &frontend, &given)
+            translate(socket, answer.service(), &given)
         }
     }
 }
 
-/// The frontend that serves the destination, with at least one backend for this client.
+/// Who serves a destination.
+enum Answer {
+    /// One of the backends of a frontend, of which there is at least one for this client.
+    Service(Frontend),
+    /// The pod that has the hostPort.
+    HostPort(Backend),
+}
+
+impl Answer {
+    #[inline(always)]
+    fn choose(&self, socket: &SockAddr<'_>, asked: Addr) -> Option<Backend> {
+        match self {
+            Self::Service(frontend) => backend::choose(frontend, frontend.inside, asked, || socket.netns()),
+            Self::HostPort(backend) => Some(*backend),
+        }
+    }
+
+    /// The id of the Service port; 0: none.
+    #[inline(always)]
+    fn service(&self) -> u32 {
+        match self {
+            Self::Service(frontend) => frontend.service,
+            Self::HostPort(_) => 0,
+        }
+    }
+}
+
+/// Who serves the destination.
 #[inline(always)]
-fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Frontend, Decision> {
+fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Answer, Decision> {
     let key = FrontendKey::new(asked.0, asked.1, proto);
     let frontend = match service::lookup(&key, || socket.netns()) {
         Lookup::NotOurs => return Err(Decision::NotOurs),
@@ -99,21 +127,22 @@ fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Fr
             counters::count(outcome as u32);
             return Err(Decision::Refused(outcome));
         }
+        Lookup::HostPort(backend) => return Ok(Answer::HostPort(backend)),
         Lookup::Frontend(frontend) => frontend,
     };
     if frontend.flags & (FrontendFlags::DENY_PODS | FrontendFlags::DENY_NODE) != 0
         && denied(socket, &frontend)
     {
-        return Err(refuse(&frontend, Outcome::SourceDenied));
+        return Err(refuse(frontend.service, Outcome::SourceDenied));
     }
     if frontend.inside.count == 0 {
         let everywhere = frontend.flags & FrontendFlags::REFUSE_INSIDE != 0;
         return Err(refuse(
-            &frontend,
+            frontend.service,
             if everywhere { Outcome::NoEndpoints } else { Outcome::NoLocalEndpoints },
         ));
     }
-    Ok(frontend)
+    Ok(Answer::Service(frontend))
 }
 
 #[inline(always)]
@@ -127,11 +156,11 @@ fn denied(socket: &SockAddr<'_>, frontend: &Frontend) -> bool {
 }
 
 #[inline(always)]
-fn translate(socket: &SockAddr<'_>, frontend: &Frontend, given: &Backend) -> Decision {
+fn translate(socket: &SockAddr<'_>, service: u32, given: &Backend) -> Decision {
     #[cfg(feature = "log")]
     log(socket, given);
     socket.set(given.addr, given.port);
-    counters::count_service(frontend.service, Outcome::Translated);
+    counters::count_service(service, Outcome::Translated);
     Decision::Translated
 }
 
@@ -143,7 +172,7 @@ fn log(socket: &SockAddr<'_>, given: &Backend) {
 }
 
 #[inline(always)]
-fn refuse(frontend: &Frontend, outcome: Outcome) -> Decision {
-    counters::count_service(frontend.service, outcome);
+fn refuse(service: u32, outcome: Outcome) -> Decision {
+    counters::count_service(service, outcome);
     Decision::Refused(outcome)
 }

@@ -83,6 +83,7 @@ pub(crate) fn begins_anew(key: &FlowKey, flow: &Flow) -> bool {
 /// interrupted by another one on its CPU, because bottom halves are off while it runs.
 struct Scratch {
     reply_key: FlowKey,
+    reply_to: FlowKey,
     forward: Flow,
     reply: Flow,
 }
@@ -101,11 +102,14 @@ pub(crate) fn create(transport: &Transport) -> Created {
     let Some(slot) = take_slot(key) else { return Created::Refused };
     scratch.reply_key = translated.reversed();
     let flags = FlowFlags::REPLY | node_flags(&scratch.reply_key);
-    fill(&mut scratch.reply, key, true, Origin { service, slot, state: 0, flags });
+    scratch.reply_to = key.reversed();
+    fill(&mut scratch.reply, &scratch.reply_to, Origin { service, slot, state: 0, flags });
+    scratch.reply.seal = seal(&scratch.reply_key, &scratch.reply_to);
     if !claim(&scratch.reply_key, &scratch.reply) {
         return Created::Clash;
     }
-    fill(&mut scratch.forward, translated, false, Origin { service, slot, state, flags: node_flags(key) });
+    fill(&mut scratch.forward, translated, Origin { service, slot, state, flags: node_flags(key) });
+    scratch.forward.seal = seal(key, translated);
     if FLOWS.insert(key, &scratch.forward, 0).is_err() {
         let _ = FLOWS.remove(&scratch.reply_key);
         return Created::Refused;
@@ -239,15 +243,19 @@ struct Origin {
     flags: u16,
 }
 
-/// Writes a direction of a flow whose packets become `to`, or what answers `to`.
+/// Writes a direction of a flow whose packets become `to`.
 #[inline(always)]
-fn fill(flow: &mut Flow, to: &FlowKey, answers: bool, origin: Origin) {
-    let (src, dst) = if answers { (&to.dst, &to.src) } else { (&to.src, &to.dst) };
-    (flow.src, flow.dst) = (*src, *dst);
-    (flow.src_port, flow.dst_port) =
-        if answers { (to.dst_port, to.src_port) } else { (to.src_port, to.dst_port) };
+fn fill(flow: &mut Flow, to: &FlowKey, origin: Origin) {
+    (flow.src, flow.dst) = (to.src, to.dst);
+    (flow.src_port, flow.dst_port) = (to.src_port, to.dst_port);
     (flow.service, flow.slot, flow.seen) = (origin.service, origin.slot, now());
     (flow.state, flow.flags) = (origin.state, origin.flags);
+}
+
+/// See [`Flow::seal_for`]; a function of its own because it needs more registers than there are.
+#[inline(never)]
+pub(crate) fn seal(from: &FlowKey, to: &FlowKey) -> u32 {
+    Flow::seal_for(from, to)
 }
 
 /// Which of the ports are this node's.

@@ -22,21 +22,35 @@ const MIN_TCP: u32 = 8;
 /// network namespaces, and there is none on the wire.
 const DONE: u32 = u32::from_be_bytes(*b"done");
 
-/// Where a transport header has its checksum, and how that is computed.
+/// Where a transport header has its checksum, and how that is computed, in one register: bytes from the beginning of the
+/// frame, and flags. 0: there is none.
 #[derive(Clone, Copy)]
-pub(crate) struct Checksum {
-    /// Bytes from the beginning of the frame.
-    pub(crate) offset: usize,
-    /// It covers the addresses, too.
-    pub(crate) pseudo: bool,
-    /// 0 means that there is none.
-    pub(crate) optional: bool,
-}
+#[repr(transparent)]
+pub(crate) struct Checksum(u32);
 
 impl Checksum {
+    /// There is none.
+    pub(crate) const NONE: Self = Self(0);
+    /// It covers the addresses, too.
+    const PSEUDO: u32 = 1 << 16;
+    /// 0 means that there is none.
+    const OPTIONAL: u32 = 1 << 17;
+
+    #[inline(always)]
+    pub(crate) fn at(offset: usize, pseudo: bool, optional: bool) -> Self {
+        let pseudo = if pseudo { Self::PSEUDO } else { 0 };
+        let optional = if optional { Self::OPTIONAL } else { 0 };
+        Self((offset as u32 & 0xffff) | pseudo | optional)
+    }
+
+    #[inline(always)]
+    fn offset(self) -> u32 {
+        self.0 & 0xffff
+    }
+
     #[inline(always)]
     fn flags(self) -> u64 {
-        if self.optional { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
+        if self.0 & Self::OPTIONAL != 0 { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
     }
 }
 
@@ -179,35 +193,36 @@ impl<'a> Frame<'a> {
     /// which is so for IPv4, where another checksum covers the address, and for IPv6 after
     /// [`store_uncovered`](Self::store_uncovered).
     #[inline(always)]
-    pub(crate) fn address_changed(&self, sum: Checksum, old: Addr, new: Addr) {
-        if !sum.pseudo {
-            return;
+    pub(crate) fn address_changed(&self, sum: Checksum, old: &Addr, new: &Addr) {
+        if sum.0 & Checksum::PSEUDO != 0 {
+            self.sixteen_changed(sum, old, new, u64::from(BPF_F_PSEUDO_HDR));
         }
-        let (old, new) = (old.words(), new.words());
-        // An IPv4 address is four of the sixteen bytes, and the others are the same.
-        // SAFETY: the helper reads sixteen bytes of each.
-        let diff = unsafe { bpf_csum_diff(old.as_ptr().cast_mut(), 16, new.as_ptr().cast_mut(), 16, 0) };
-        let flags = sum.flags() | u64::from(BPF_F_PSEUDO_HDR);
-        // SAFETY: the offset is within what was parsed; otherwise the helper fails.
-        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset as u32, 0, diff as u64, flags) };
     }
 
-    /// Corrects a checksum for sixteen bytes that it covers and that are no address of the packet itself.
+    /// Corrects a checksum for an address that it covers and that is not one of the packet's own.
     #[inline(always)]
-    pub(crate) fn content_changed(&self, sum: Checksum, old: Addr, new: Addr) {
-        let (old, new) = (old.words(), new.words());
-        // SAFETY: as in `address_changed`.
-        let diff = unsafe { bpf_csum_diff(old.as_ptr().cast_mut(), 16, new.as_ptr().cast_mut(), 16, 0) };
-        // SAFETY: as in `address_changed`.
-        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset as u32, 0, diff as u64, sum.flags()) };
+    pub(crate) fn content_changed(&self, sum: Checksum, old: &Addr, new: &Addr) {
+        self.sixteen_changed(sum, old, new, 0);
+    }
+
+    /// An IPv4 address is four of the sixteen bytes, and the others are the same.
+    #[inline(always)]
+    fn sixteen_changed(&self, sum: Checksum, old: &Addr, new: &Addr, flags: u64) {
+        let (old, new) = ((&raw const *old).cast_mut().cast(), (&raw const *new).cast_mut().cast());
+        // SAFETY: the helper reads the sixteen bytes of each.
+        let diff = unsafe { bpf_csum_diff(old, 16, new, 16, 0) };
+        // SAFETY: the offset is within what was parsed; otherwise the helper fails.
+        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), 0, diff as u64, sum.flags() | flags) };
     }
 
     /// Corrects a transport checksum for a changed port.
     #[inline(always)]
     pub(crate) fn port_changed(&self, sum: Checksum, old: u16, new: u16) {
         let (old, new, flags) = (u64::from(old), u64::from(new), sum.flags() | 2);
-        // SAFETY: as in `address_changed`.
-        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset as u32, old, new, flags) };
+        if sum.0 != 0 {
+            // SAFETY: as in `sixteen_changed`.
+            let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), old, new, flags) };
+        }
     }
 
     /// The checksum of a header with what is added to it.

@@ -54,15 +54,15 @@ pub(crate) fn read(transport: &mut Transport, frame: &Frame<'_>) -> Option<()> {
 
 /// Rewrites the quoted packet to what its sender sent, and the error's own addresses. An error of a router on the way
 /// keeps its source. The quoted transport checksum stays as it was: nobody can check it, as the quote is cut off.
-#[inline(always)]
-pub(crate) fn rewrite(transport: &Transport, frame: &Frame<'_>) {
+#[inline(never)]
+pub(crate) fn rewrite(transport: &Transport, frame: &Frame<'_>) -> u32 {
     let (old, new, quoted) = (&transport.key, &transport.to, transport.quoted);
     let is_v4 = old.src.is_v4();
-    let sum = Checksum { offset: transport.offset + 2, pseudo: !is_v4, optional: false };
-    quote_address(frame, sum, quoted, SOURCE, (old.dst, new.dst));
-    quote_address(frame, sum, quoted, DESTINATION, (old.src, new.src));
+    let sum = Checksum::at(transport.offset + 2, !is_v4, false);
+    quote_address(frame, quoted, sum, &old.dst, &new.dst, SOURCE);
+    quote_address(frame, quoted, sum, &old.src, &new.src, DESTINATION);
     let header = if is_v4 {
-        let Some(first) = frame.load::<u8>(quoted) else { return };
+        let Some(first) = frame.load::<u8>(quoted) else { return 0 };
         ((first & 15) as usize) * 4
     } else {
         size_of::<Ipv6>()
@@ -70,30 +70,27 @@ pub(crate) fn rewrite(transport: &Transport, frame: &Frame<'_>) {
     let ports = if matches!(old.proto.0, IPPROTO_ICMP | IPPROTO_ICMPV6) { (4, 4) } else { (0, 2) };
     quote_port(frame, sum, quoted + header + ports.0, (old.dst_port, new.dst_port));
     quote_port(frame, sum, quoted + header + ports.1, (old.src_port, new.src_port));
-    let outer_src = address(frame, SOURCE, is_v4);
-    if let Some(src) = outer_src
-        && src.same(old.src)
-    {
-        set_address(frame, Some(sum), src, new.src, SOURCE);
+    if is_from(frame, &old.src) {
+        set_address(frame, sum, &old.src, &new.src, SOURCE);
     }
-    set_address(frame, Some(sum), old.dst, new.dst, DESTINATION);
+    set_address(frame, sum, &old.dst, &new.dst, DESTINATION)
 }
 
 /// Replaces a quoted address. Of IPv4 the quoted header's own checksum makes up for it in the sum over the message.
 #[inline(always)]
-fn quote_address(frame: &Frame<'_>, sum: Checksum, quoted: usize, at: Offsets, (old, new): (Addr, Addr)) {
-    if old.same(new) {
+fn quote_address(frame: &Frame<'_>, quoted: usize, sum: Checksum, old: &Addr, new: &Addr, at: Offsets) {
+    if old.same(*new) {
         return;
     }
     if !old.is_v4() {
         frame.content_changed(sum, old, new);
-        frame.store(quoted + at.v6, &new.words());
+        frame.store(quoted + at.v6(), new);
         return;
     }
     let (from, to) = (old.words()[3], new.words()[3]);
     let Some(before) = frame.load::<u16>(quoted + IPV4_SUM) else { return };
     frame.store(quoted + IPV4_SUM, &replaced(before, from, to));
-    frame.store(quoted + at.v4, &to);
+    frame.store(quoted + at.v4(), &to);
 }
 
 #[inline(always)]
@@ -104,11 +101,11 @@ fn quote_port(frame: &Frame<'_>, sum: Checksum, offset: usize, (old, new): (Port
     }
 }
 
-/// An address of the error itself.
+/// Whether the error itself comes from the address.
 #[inline(always)]
-fn address(frame: &Frame<'_>, at: Offsets, is_v4: bool) -> Option<Addr> {
-    if is_v4 {
-        return frame.load(L3 + at.v4).map(Addr::from_v4_word);
+fn is_from(frame: &Frame<'_>, addr: &Addr) -> bool {
+    if addr.is_v4() {
+        return frame.load::<u32>(L3 + SOURCE.v4()) == Some(addr.words()[3]);
     }
-    frame.load(L3 + at.v6).map(Addr::from_words)
+    frame.load::<[u32; 4]>(L3 + SOURCE.v6()).is_some_and(|words| Addr::from_words(words).same(*addr))
 }

@@ -23,9 +23,10 @@ static CLUSTER_CIDRS: LpmTrie<Addr, ClusterCidr> = LpmTrie::with_max_entries(16_
 #[map]
 static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(256, BPF_F_NO_PREALLOC);
 
+/// What the daemon has written; `None` before it has.
 #[inline(always)]
 pub(crate) fn get() -> Option<&'static Network> {
-    NETWORK.get(0)
+    NETWORK.get(0).filter(|network| network.slot_mask != 0)
 }
 
 /// The flags of a node's address; `None`: it is neither a node's nor this machine's.

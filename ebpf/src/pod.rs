@@ -32,7 +32,9 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
         }
         return forward::to_pod(frame, &packet, network, &target, false);
     }
-    let Some(range) = network::inside(packet.dst) else { return elsewhere(frame, &packet, network, &source) };
+    let Some(range) = network::inside(packet.dst).filter(|range| !range.via.is_any()) else {
+        return elsewhere(frame, &packet, network, &source);
+    };
     if source.is_translated()
         && let Some(verdict) = known(frame, &packet, network)
     {
@@ -74,8 +76,9 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
         return translate::deliver(frame, packet, transport, network);
     }
     let node = network::node_addr(packet.dst);
-    let has_node_ports = node.is_some_and(|flags| flags & NodeAddrFlags::NODE != 0);
-    match translate::to_service(transport, Client { is_pod: true, has_node_ports }) {
+    let has = |flag| node.is_some_and(|flags| flags & flag != 0);
+    let (has_node_ports, is_at_home) = (has(NodeAddrFlags::NODE), has(NodeAddrFlags::OWN));
+    match translate::to_service(transport, Client { is_pod: true, has_node_ports, is_at_home }) {
         Verdict::UNDECIDED => {
             source.set_translated();
             translate::begin(frame, packet, transport, network)

@@ -14,9 +14,9 @@ use crate::verdict::Verdict;
 const QUOTED: usize = 8;
 const TTL: u8 = 64;
 
-/// A network header and what follows it in a refusal, IPv4.
+/// The network header of a refusal, IPv4.
 #[repr(C, packed)]
-struct V4<T> {
+struct V4 {
     version_ihl: u8,
     tos: u8,
     len: u16,
@@ -27,19 +27,17 @@ struct V4<T> {
     sum: u16,
     src: u32,
     dst: u32,
-    rest: T,
 }
 
 /// The same for IPv6.
 #[repr(C, packed)]
-struct V6<T> {
+struct V6 {
     version: u32,
     len: u16,
     next: u8,
     hops: u8,
     src: [u32; 4],
     dst: [u32; 4],
-    rest: T,
 }
 
 /// A TCP header without options.
@@ -67,18 +65,24 @@ struct Error {
     unused: u32,
 }
 
+impl Error {
+    const fn new(kind: u8, code: u8) -> Self {
+        Self { kind, code, sum: 0, unused: 0 }
+    }
+}
+
 /// Answers the packet where its outcome is a refusal; everything else stays dropped.
 #[inline(never)]
 pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Verdict) -> Verdict {
     if verdict != Verdict::drop(Outcome::NoEndpoints) && verdict != Verdict::drop(Outcome::UnknownPort) {
         return verdict;
     }
-    let sent = if transport.key.proto == Proto::TCP {
-        reset(frame, packet, transport)
-    } else {
-        unreachable(frame, packet)
+    let sent = match (transport.key.proto, packet.src.is_v4()) {
+        (Proto::TCP, _) => reset(frame, packet, transport),
+        (_, true) => unreachable_v4(frame, packet),
+        (_, false) => unreachable_v6(frame, packet),
     };
-    if sent.is_none() || !frame.swap_macs() {
+    if !sent || !frame.swap_macs() {
         return verdict;
     }
     count(verdict.outcome());
@@ -88,8 +92,13 @@ pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, transport: &Transport, 
 }
 
 /// RFC 9293, 3.10.7.1: a segment with ACK is answered from its acknowledgment number on; one without by acknowledging it.
+#[inline(never)]
+fn reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> bool {
+    try_reset(frame, packet, transport).is_some()
+}
+
 #[inline(always)]
-fn reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Option<()> {
+fn try_reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Option<()> {
     const RST: u8 = 4;
     const ACK: u8 = 16;
     let [seq, ack]: [u32; 2] = frame.load(transport.offset + 4)?;
@@ -120,30 +129,40 @@ fn reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Option<()
     header(frame, packet, 6, tcp, length)
 }
 
-/// The first bytes of the packet move behind new headers.
+/// The first bytes of the packet move behind new headers: type 3, code 3 (RFC 792).
+#[inline(never)]
+fn unreachable_v4(frame: &Frame<'_>, packet: &Packet) -> bool {
+    unreachable::<{ (20 + QUOTED) / 4 }>(frame, packet, Error::new(3, 3), 1).is_some()
+}
+
+/// The same for IPv6: type 1, code 4 (RFC 4443).
+#[inline(never)]
+fn unreachable_v6(frame: &Frame<'_>, packet: &Packet) -> bool {
+    unreachable::<{ (40 + QUOTED) / 4 }>(frame, packet, Error::new(1, 4), 58).is_some()
+}
+
+/// Quotes so many words.
 #[inline(always)]
-fn unreachable(frame: &Frame<'_>, packet: &Packet) -> Option<()> {
-    let is_v4 = packet.src.is_v4();
+fn unreachable<const WORDS: usize>(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    mut icmp: Error,
+    proto: u8,
+) -> Option<()>
+where
+    [u32; WORDS]: Default,
+{
     // A quote of another length would be one more case for the verifier, and nobody sends options to a closed port.
     if !packet.is_plain() {
         return None;
     }
-    let (kind, code, proto) = if is_v4 { (3, 3, 1) } else { (1, 4, 58) };
-    let mut icmp = Error { kind, code, sum: 0, unused: 0 };
-    if is_v4 {
-        let quote: [u32; (20 + QUOTED) / 4] = frame.load(L3)?;
-        let sum = frame.partial_sum(&quote, 0)?;
-        icmp.sum = frame.sum(&icmp, sum)?;
-        frame.resize(L3 + size_of_val(&quote))?;
-        frame.insert(20 + size_of::<Error>())?;
-        return header(frame, packet, proto, icmp, size_of::<Error>() + size_of_val(&quote));
-    }
-    let quote: [u32; (40 + QUOTED) / 4] = frame.load(L3)?;
+    let quote: [u32; WORDS] = frame.load(L3)?;
     let length = size_of::<Error>() + size_of_val(&quote);
-    let sum = frame.partial_sum(&quote, pseudo(packet, proto, length))?;
+    let pseudo = if packet.src.is_v4() { 0 } else { pseudo(packet, proto, length) };
+    let sum = frame.partial_sum(&quote, pseudo)?;
     icmp.sum = frame.sum(&icmp, sum)?;
     frame.resize(L3 + size_of_val(&quote))?;
-    frame.insert(40 + size_of::<Error>())?;
+    frame.insert(length - QUOTED)?;
     header(frame, packet, proto, icmp, length)
 }
 
@@ -154,7 +173,8 @@ fn header<T: Copy>(frame: &Frame<'_>, packet: &Packet, proto: u8, rest: T, lengt
     if !packet.src.is_v4() {
         let version = (6_u32 << 28).to_be();
         let len = (length as u16).to_be();
-        frame.store(L3, &V6 { version, len, next: proto, hops: TTL, src, dst, rest });
+        frame.store(L3, &V6 { version, len, next: proto, hops: TTL, src, dst });
+        frame.store(L3 + 40, &rest);
         return Some(());
     }
     let mut ip = V4 {
@@ -168,7 +188,6 @@ fn header<T: Copy>(frame: &Frame<'_>, packet: &Packet, proto: u8, rest: T, lengt
         sum: 0,
         src: src[3],
         dst: dst[3],
-        rest: (),
     };
     ip.sum = frame.sum(&ip, 0)?;
     frame.store(L3, &ip);

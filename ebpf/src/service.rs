@@ -4,7 +4,9 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
-use portolan_abi::{Addr, Frontend, FrontendKey, Outcome, SERVICE_CIDR_SLOTS, ServiceCidr, Settings};
+use portolan_abi::{
+    Addr, Backend, Frontend, FrontendKey, HostPort, Outcome, SERVICE_CIDR_SLOTS, ServiceCidr, Settings,
+};
 
 use crate::network;
 
@@ -14,6 +16,13 @@ static FRONTENDS: HashMap<FrontendKey, Frontend> = HashMap::with_max_entries(1, 
 
 #[map]
 static SOURCE_RANGES: LpmTrie<(u32, Addr), u32> = LpmTrie::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// The CNI plugin may have made this and the following map before there was a daemon.
+#[map]
+static HOST_PORTS: HashMap<FrontendKey, HostPort> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+#[map]
+static HOST_PORT_MARKS: Array<u32> = Array::with_max_entries(1 << 16, 0);
 
 #[map]
 static SERVICE_CIDRS: Array<ServiceCidr> = Array::with_max_entries(SERVICE_CIDR_SLOTS, 0);
@@ -27,6 +36,8 @@ pub(crate) enum Lookup {
     NotOurs,
     /// A Service.
     Frontend(Frontend),
+    /// A hostPort of a pod of this node.
+    HostPort(Backend),
     /// A Service's address, or one that only a Service could have, at which nothing is served.
     Refused(Outcome),
 }
@@ -34,25 +45,32 @@ pub(crate) enum Lookup {
 /// Finds out what `key` is for a socket in `netns`. What is no Service costs one hash lookup and a few compares.
 #[inline(always)]
 pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
-    let found = find(key, |settings| {
-        // A pod's loopback is its own.
-        if key.addr.is_loopback() { settings.node_netns == netns() } else { network::is_node(key.addr) }
-    });
+    let found = find(
+        key,
+        |settings| {
+            // A pod's loopback is its own.
+            if key.addr.is_loopback() { settings.node_netns == netns() } else { network::is_node(key.addr) }
+        },
+        || if key.addr.is_loopback() { is_node_netns(netns()) } else { network::is_own(key.addr) },
+    );
     // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
     match found {
-        Lookup::Frontend(_) if key.addr.is_any() && !is_node_netns(netns()) => Lookup::NotOurs,
+        Lookup::Frontend(_) | Lookup::HostPort(_) if key.addr.is_any() && !is_node_netns(netns()) => {
+            Lookup::NotOurs
+        }
         found => found,
     }
 }
 
-/// Finds out what `key` is for a packet; `has_node_ports` tells whether nodePorts are served to it at its destination.
+/// Finds out what `key` is for a packet; `has_node_ports` tells whether nodePorts are served to it at its
+/// destination, `is_own` whether that is this node's.
 #[inline(always)]
-pub(crate) fn lookup_packet(key: &FrontendKey, has_node_ports: bool) -> Lookup {
-    if key.addr.is_any() { Lookup::NotOurs } else { find(key, |_| has_node_ports) }
+pub(crate) fn lookup_packet(key: &FrontendKey, has_node_ports: bool, is_own: bool) -> Lookup {
+    if key.addr.is_any() { Lookup::NotOurs } else { find(key, |_| has_node_ports, || is_own) }
 }
 
 #[inline(always)]
-fn find(key: &FrontendKey, has_node_ports: impl Fn(&Settings) -> bool) -> Lookup {
+fn find(key: &FrontendKey, has_node_ports: impl Fn(&Settings) -> bool, is_own: impl Fn() -> bool) -> Lookup {
     if let Some(frontend) = get(key) {
         return Lookup::Frontend(frontend);
     }
@@ -64,6 +82,12 @@ fn find(key: &FrontendKey, has_node_ports: impl Fn(&Settings) -> bool) -> Lookup
         && let Some(frontend) = get(&FrontendKey::new(key.addr.any(), key.port, key.proto))
     {
         return Lookup::Frontend(frontend);
+    }
+    if HOST_PORT_MARKS.get(u32::from(port)).is_some_and(|mark| *mark != 0)
+        && is_own()
+        && let Some(backend) = host_port(key)
+    {
+        return Lookup::HostPort(backend);
     }
     match service_cidr(key.addr, settings.service_cidrs) {
         0 => Lookup::NotOurs,
@@ -77,6 +101,15 @@ fn find(key: &FrontendKey, has_node_ports: impl Fn(&Settings) -> bool) -> Lookup
 #[inline(always)]
 pub(crate) fn allows(service: u32, addr: Addr) -> bool {
     SOURCE_RANGES.get(Key::new(32 + 128, (service, addr))).is_some()
+}
+
+/// The pod that has the hostPort, at this address or at all of the node's.
+#[inline(always)]
+fn host_port(key: &FrontendKey) -> Option<Backend> {
+    let any = FrontendKey::new(key.addr.any(), key.port, key.proto);
+    // SAFETY: an element is written once, and a pod's address is not given to another one for a while.
+    let found = unsafe { HOST_PORTS.get(key).or_else(|| HOST_PORTS.get(any)) }?;
+    Some(Backend { addr: found.addr, port: found.port, flags: Backend::LOCAL })
 }
 
 /// Whether the client is the node itself.

@@ -18,6 +18,8 @@ pub(crate) struct Client {
     pub(crate) is_pod: bool,
     /// It is served nodePorts at the address that it sends to.
     pub(crate) has_node_ports: bool,
+    /// That address is this node's.
+    pub(crate) is_at_home: bool,
 }
 
 /// A packet of a flow that is known: what it is rewritten to. False: of none, or of one that it begins anew.
@@ -32,8 +34,9 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
             return false;
         }
     }
+    let seal = flow.seal;
     transport.to = flow.translated(transport.key.proto);
-    true
+    seal == flow::seal(&transport.key, &transport.to)
 }
 
 /// A packet to a Service, the first of its flow: what it is rewritten to is then known, and the verdict
@@ -42,9 +45,13 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
 pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
     let key = &transport.key;
     let asked = FrontendKey::new(key.dst, key.dst_port, key.proto);
-    let frontend = match service::lookup_packet(&asked, client.has_node_ports) {
+    let frontend = match service::lookup_packet(&asked, client.has_node_ports, client.is_at_home) {
         Lookup::NotOurs => return Verdict::STACK,
         Lookup::Refused(outcome) => return Verdict::drop(outcome),
+        Lookup::HostPort(backend) => {
+            (transport.to.dst, transport.to.dst_port, transport.is_near) = (backend.addr, backend.port, true);
+            return Verdict::UNDECIDED;
+        }
         Lookup::Frontend(frontend) => frontend,
     };
     let set = match serving(&frontend, client, key.src) {
@@ -142,7 +149,7 @@ pub(crate) fn begin(
 }
 
 /// Rewrites the packet and sends it where it now goes.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn deliver(
     frame: &Frame<'_>,
     packet: &Packet,
@@ -150,6 +157,12 @@ pub(crate) fn deliver(
     network: &Network,
 ) -> Verdict {
     transport.rewrite(frame);
+    send(frame, packet, transport, network)
+}
+
+/// Sends a rewritten packet where it now goes.
+#[inline(never)]
+fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Network) -> Verdict {
     let to = &transport.to;
     let must = is_ours(network, to.src);
     if network.is_pod(to.dst) {

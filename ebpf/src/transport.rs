@@ -19,14 +19,28 @@ const FRAGMENT_HEADER: usize = 8;
 
 /// Where network headers have their checksum and their addresses.
 pub(crate) const IPV4_SUM: usize = 10;
-pub(crate) const SOURCE: Offsets = Offsets { v4: 12, v6: 8 };
-pub(crate) const DESTINATION: Offsets = Offsets { v4: 16, v6: 24 };
+pub(crate) const SOURCE: Offsets = Offsets::new(12, 8);
+pub(crate) const DESTINATION: Offsets = Offsets::new(16, 24);
 
-/// Bytes from the beginning of the network header.
+/// Bytes from the beginning of the network header, of IPv4 and of IPv6, in one register.
 #[derive(Clone, Copy)]
-pub(crate) struct Offsets {
-    pub(crate) v4: usize,
-    pub(crate) v6: usize,
+#[repr(transparent)]
+pub(crate) struct Offsets(u32);
+
+impl Offsets {
+    const fn new(v4: u32, v6: u32) -> Self {
+        Self((v6 << 8) | v4)
+    }
+
+    #[inline(always)]
+    pub(crate) fn v4(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+
+    #[inline(always)]
+    pub(crate) fn v6(self) -> usize {
+        (self.0 >> 8) as usize
+    }
 }
 
 /// What the transport header says, and what it shall say.
@@ -184,69 +198,64 @@ impl Transport {
         self.key.dst_port = Port::from_raw(dst);
     }
 
-    /// Rewrites the packet so that it has the addresses and ports of `to`. Returns a number because the verifier wants a function to.
+    /// Rewrites the packet so that it has the addresses and ports of `to`. Returns a number because the verifier wants a
+    /// function to.
     #[inline(never)]
     pub(crate) fn rewrite(&self, frame: &Frame<'_>) -> u32 {
-        let (old, new) = (&self.key, &self.to);
         if self.quoted != 0 {
-            icmp_error::rewrite(self, frame);
-            return 0;
+            return icmp_error::rewrite(self, frame);
         }
+        let (old, new) = (&self.key, &self.to);
         let (ports, sum) = self.layout();
-        if let Some(sum) = sum {
-            if old.src_port != new.src_port {
-                frame.port_changed(sum, old.src_port.raw(), new.src_port.raw());
-                frame.store(self.offset + ports.0, &new.src_port.raw());
-            }
-            if old.dst_port != new.dst_port {
-                frame.port_changed(sum, old.dst_port.raw(), new.dst_port.raw());
-                frame.store(self.offset + ports.1, &new.dst_port.raw());
-            }
+        if !self.is_headless && old.src_port != new.src_port {
+            frame.port_changed(sum, old.src_port.raw(), new.src_port.raw());
+            frame.store(self.offset + ports.0, &new.src_port.raw());
         }
-        set_address(frame, sum, old.src, new.src, SOURCE);
-        set_address(frame, sum, old.dst, new.dst, DESTINATION);
-        0
+        if !self.is_headless && old.dst_port != new.dst_port {
+            frame.port_changed(sum, old.dst_port.raw(), new.dst_port.raw());
+            frame.store(self.offset + ports.1, &new.dst_port.raw());
+        }
+        set_address(frame, sum, &old.src, &new.src, SOURCE);
+        set_address(frame, sum, &old.dst, &new.dst, DESTINATION)
     }
 
     /// Where the two ports are in the transport header, and where its checksum is in the frame. SCTP's does not cover
     /// addresses, and its ports are never changed.
     #[inline(always)]
-    fn layout(&self) -> ((usize, usize), Option<Checksum>) {
-        let sum =
-            |offset, pseudo, optional| Some(Checksum { offset: self.offset + offset, pseudo, optional });
+    fn layout(&self) -> ((usize, usize), Checksum) {
+        let sum = |offset, pseudo, optional| Checksum::at(self.offset + offset, pseudo, optional);
         match self.key.proto.0 {
-            _ if self.is_headless => ((0, 2), None),
+            _ if self.is_headless => ((0, 2), Checksum::NONE),
             6 => ((0, 2), sum(16, true, false)),
             17 => ((0, 2), sum(6, true, true)),
             IPPROTO_ICMP => ((4, 4), sum(2, false, false)),
             IPPROTO_ICMPV6 => ((4, 4), sum(2, true, false)),
-            _ => ((0, 2), None),
+            _ => ((0, 2), Checksum::NONE),
         }
     }
 }
 
-/// Writes an address into the network header and corrects what covers it.
-#[inline(always)]
-pub(crate) fn set_address(frame: &Frame<'_>, sum: Option<Checksum>, old: Addr, new: Addr, offsets: Offsets) {
-    if old.same(new) {
-        return;
+/// Writes an address into the network header and corrects what covers it. Returns a number; see [`Transport::rewrite`].
+#[inline(never)]
+pub(crate) fn set_address(frame: &Frame<'_>, sum: Checksum, old: &Addr, new: &Addr, at: Offsets) -> u32 {
+    if old.same(*new) {
+        return 0;
     }
-    if let Some(sum) = sum {
-        frame.address_changed(sum, old, new);
-    }
+    frame.address_changed(sum, old, new);
     if !new.is_v4() {
-        frame.store_uncovered(L3 + offsets.v6, &new.words());
-        return;
+        frame.store_uncovered(L3 + at.v6(), new);
+        return 0;
     }
     let (from, to) = (old.words()[3], new.words()[3]);
     if let Some(sum) = frame.at::<u16>(L3 + IPV4_SUM) {
         // SAFETY: `at` has checked the bounds.
         unsafe { *sum = replaced(*sum, from, to) }
     }
-    if let Some(addr) = frame.at::<u32>(L3 + offsets.v4) {
+    if let Some(addr) = frame.at::<u32>(L3 + at.v4()) {
         // SAFETY: as above.
         unsafe { *addr = to }
     }
+    0
 }
 
 /// A checksum after a word that it covers has changed (RFC 1624, equation 3); byte order does not matter (RFC 1071).

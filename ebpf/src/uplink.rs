@@ -39,7 +39,7 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
         return translate::deliver(frame, &packet, transport, network);
     }
     let has_node_ports = flags & NodeAddrFlags::NODE_PORTS != 0;
-    match translate::to_service(transport, Client { is_pod: false, has_node_ports }) {
+    match translate::to_service(transport, Client { is_pod: false, has_node_ports, is_at_home: own }) {
         Verdict::UNDECIDED => translate::begin(frame, &packet, transport, network),
         verdict => refuse::refuse(frame, &packet, transport, verdict),
     }

@@ -26,12 +26,14 @@ use crate::source::Notice;
 
 mod events;
 mod machine;
+mod packets;
 mod problems;
 mod publish;
 mod shutdown;
 mod tasks;
 
 use machine::Machine;
+use packets::Packets;
 use publish::Publisher;
 
 /// How many notices may wait; a source that is quicker than the kernel waits.
@@ -84,6 +86,7 @@ struct App {
     refused_routes: BTreeMap<IpNetwork, (RouteTarget, String)>,
     /// What is wrong with the machine rather than with an object.
     local: BTreeMap<&'static str, Problem>,
+    packets: Packets,
     start: Instant,
     /// The first complete step is done: programs are attached.
     attached: bool,
@@ -109,7 +112,8 @@ impl App {
     ) -> Result<Self> {
         let limits = dataplane.limits()?;
         let manage_routes = dataplane.routes().is_some();
-        let facts = Facts { node_netns: Dataplane::node_netns()?, reserved, manage_routes };
+        let (node_netns, network) = (Dataplane::node_netns()?, config.network.clone());
+        let facts = Facts { node_netns, reserved, manage_routes, network };
         let observed = dataplane.read().await?;
         info!(
             frontends = observed.frontends.len(),
@@ -127,6 +131,7 @@ impl App {
             source_error: None,
             refused_routes: BTreeMap::new(),
             local: BTreeMap::new(),
+            packets: Packets::new(),
             start: now,
             attached: false,
             changed: false,
@@ -233,6 +238,7 @@ impl App {
     async fn machine_changed(&mut self, change: Change) {
         if change.links {
             self.machine.links_changed();
+            self.packets.mark();
             self.publisher.mark();
         }
         if change.routes {
@@ -330,6 +336,7 @@ impl App {
             self.dataplane.pin_again().and_then(|_| if self.attached { self.attach() } else { Ok(()) });
         self.note("Programs", "NotAttached", result);
         self.machine.nodes_changed();
+        self.packets.mark();
         self.publisher.mark();
     }
 
@@ -341,6 +348,10 @@ impl App {
             for (subject, result) in self.machine.keep(&self.model).await {
                 self.note(subject, "NodeSetup", result);
             }
+            if self.machine.facts().is_some_and(|facts| self.reconciler.machine_changed(facts)) {
+                self.ask_at = Some(Instant::now());
+            }
+            self.keep_packets();
         }
         self.publisher.publish(publish::View {
             model: &self.model,

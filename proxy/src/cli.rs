@@ -115,6 +115,48 @@ Examples:
 ")]
     Routes(Place),
 
+    /// Show what is translated packet by packet: who sends, to whom it goes, and as whom
+    #[command(after_help = "\
+SOURCE is whom the receiver sees. SERVICE is `-` where a pod talks to the world
+and is masqueraded, and where a pod's hostPort is asked for. A flow that is over
+(closed, or expired after silence) stays until its place is needed, and is shown
+with --closed only.
+
+Examples:
+  portolan flows                       all that go on
+  portolan flows --service shop/cart   who talks to a Service from outside
+  portolan flows --pod 10.244.1.7      what a pod is part of
+")]
+    Flows {
+        #[command(flatten)]
+        question: inspect::flows::Question,
+        #[command(flatten)]
+        place: Place,
+    },
+
+    /// Explain what becomes of a new connection: each question that the programs ask, its answer, and the verdict
+    #[command(after_help = "\
+It asks the maps what the programs ask them, in the same order, and changes
+nothing. The verdict begins with the outcomes that `portolan status` counts, or
+with `stack` where the host's own stack takes the packet as it is. A socket gets
+a backend at random; for a packet from outside a hash chooses, which is told
+exactly when SRC has a port.
+
+Examples:
+  A pod and a Service; a client outside and a nodePort; a pod and the world:
+  portolan explain tcp pod/shop/web-1 shop/cart:80
+  portolan explain tcp 198.51.100.7:40000 192.0.2.1:30080
+  portolan explain udp 10.244.1.7 1.1.1.1:53
+  Would a pod be believed that it is somebody else:
+  portolan explain icmp 10.244.1.9 10.244.2.4 --from pod/shop/web-1
+")]
+    Explain {
+        #[command(flatten)]
+        asked: inspect::explain::Asked,
+        #[command(flatten)]
+        place: Place,
+    },
+
     /// Remove everything of Portolan's from this node; pods that run lose their network
     #[command(after_help = "\
 Examples:
@@ -143,6 +185,8 @@ impl Cli {
             }
             Command::Pods(place) => print(&inspect::pods::show(&place)?),
             Command::Routes(place) => print(&inspect::routes::show(&place)?),
+            Command::Flows { question, place } => print(&inspect::flows::show(&place, &question)?),
+            Command::Explain { asked, place } => print(&inspect::explain::show(&place, &asked)?),
             Command::Cleanup(args) => {
                 runtime()?.block_on(cleanup::run(args))?;
                 Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use axum::http::Uri;
+use portolan_core::network::NetworkConfig;
 use portolan_core::state::Limits;
 use serde::Serialize;
 
@@ -14,8 +15,9 @@ mod bind;
 mod capacity;
 mod cgroup;
 mod kube_proxy;
+mod network;
 
-pub use args::{LogFormat, RunArgs};
+pub use args::{Forwarding, LogFormat, Masquerade, RunArgs};
 pub use bind::Bind;
 pub use kube_proxy::{FileConfig, FileError};
 
@@ -39,6 +41,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The uplinks; empty: those where node addresses and routes live.
     pub uplinks: Vec<String>,
+    /// What the packet programs are asked for.
+    #[serde(with = "network")]
+    pub network: NetworkConfig,
     /// Where the plugin and its configuration go; `None`: Services only.
     pub cni: Option<Cni>,
     /// The address of `/healthz` and `/livez`.
@@ -152,6 +157,7 @@ impl Config {
             Some(path) => read_file(path)?,
             None => FileConfig::default(),
         };
+        let network = network::resolve(&args, &file.node_port_addresses)?;
         Ok(Self {
             node_name: node_name(args.node_name.or(file.hostname_override), &machine.hostname)?,
             source: source(args.manifests, args.kubeconfig.or(file.kubeconfig), args.api_server)?,
@@ -162,6 +168,7 @@ impl Config {
             },
             state_dir: absolute("--state-dir", args.state_dir)?,
             uplinks: args.uplinks,
+            network,
             cni: match args.cni_conf_dir.zip(args.cni_bin_dir) {
                 Some((conf_dir, bin_dir)) => Some(Cni {
                     conf_dir: absolute("--cni-conf-dir", conf_dir)?,
@@ -178,6 +185,10 @@ impl Config {
                 frontends: args.max_frontends,
                 backends: args.max_backends,
                 node_addrs: capacity::NODE_ADDRS,
+                source_ranges: capacity::SOURCE_RANGES,
+                uplinks: capacity::UPLINKS,
+                cluster_cidrs: capacity::CLUSTER_CIDRS,
+                flow_slots: capacity::FLOW_SLOTS,
             },
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             notes: file.notes,

@@ -1,11 +1,13 @@
 //! The only part that holds file descriptors of the kernel's state. It does what [`Op`]s say and reads back what is
 //! there; it decides nothing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use ipnetwork::IpNetwork;
 use portolan_abi::LAYOUT;
+use portolan_cni::hook;
 use portolan_core::state::{Limits, Observed, Op, RouteTarget};
 
 pub mod bpf;
@@ -15,8 +17,9 @@ pub mod load;
 mod log;
 pub mod routes;
 mod sys;
+pub mod tc;
 
-/// Where the pins of one node are: `<bpffs>/portolan/v<LAYOUT>/{maps,links}`.
+/// Where the pins of one node are: `<bpffs>/portolan/v<LAYOUT>/{maps,links,programs,qdiscs}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
     /// The mount point of bpffs, or a directory in it.
@@ -43,12 +46,23 @@ impl Pins {
     pub fn links(&self) -> PathBuf {
         self.root().join("links")
     }
+
+    /// The directory of the programs of packets, from where the plugin takes them.
+    pub fn programs(&self) -> PathBuf {
+        hook::programs(&self.bpffs)
+    }
+
+    /// The directory of the marks of qdiscs that we made: see [`tc::qdisc`].
+    pub fn qdiscs(&self) -> PathBuf {
+        self.root().join("qdiscs")
+    }
 }
 
 /// The kernel's state of this node: maps, programs and routes.
 pub struct Dataplane {
     maps: bpf::Maps,
     programs: load::Programs,
+    packets: tc::Packets,
     routes: Option<routes::Routes>,
 }
 
@@ -56,9 +70,10 @@ impl Dataplane {
     /// Loads the programs and opens or creates the maps; attaches nothing yet. `routes` is there when this node's
     /// routes are ours to keep.
     pub fn open(pins: &Pins, cgroup: &Path, limits: &Limits, routes: Option<routes::Routes>) -> Result<Self> {
-        let programs = load::Programs::load(pins, cgroup, limits)?;
+        let mut programs = load::Programs::load(pins, cgroup, limits)?;
+        let packets = programs.packets()?;
         let maps = bpf::Maps::open(&pins.maps())?;
-        Ok(Self { maps, programs, routes })
+        Ok(Self { maps, programs, packets, routes })
     }
 
     /// The cookie of this node's network namespace, by which programs tell the node from its pods.
@@ -85,6 +100,17 @@ impl Dataplane {
     /// Attaches the programs, or replaces those of an earlier daemon in place; returns what it did.
     pub fn attach(&mut self) -> Result<links::Attached> {
         self.programs.attach()
+    }
+
+    /// Attaches the programs of packets to these uplinks and to the veths of these pods (names by number), as far as they
+    /// are not, and pins them for the plugin. `None`: nothing yet, because what they read was never written.
+    pub fn keep_packets(
+        &self,
+        uplinks: &BTreeMap<u32, String>,
+        pods: &BTreeMap<u32, String>,
+    ) -> Result<Option<tc::Attachments>> {
+        let ready = self.programs.network_is_known()?;
+        ready.then(|| self.packets.keep(uplinks, pods)).transpose()
     }
 
     /// Reads what the kernel holds.
@@ -118,8 +144,15 @@ impl Dataplane {
                     | Op::PutFrontend(..)
                     | Op::DeleteFrontend(_)
                     | Op::DeleteService(_)
-                    | Op::PutNodeAddr(_)
+                    | Op::PutNodeAddr(..)
                     | Op::DeleteNodeAddr(_)
+                    | Op::PutUplink(..)
+                    | Op::DeleteUplink(_)
+                    | Op::PutSourceRange(_)
+                    | Op::DeleteSourceRange(_)
+                    | Op::PutClusterCidr(..)
+                    | Op::DeleteClusterCidr(_)
+                    | Op::PutNetwork(_)
                     | Op::PutServiceCidr(..)
                     | Op::PutSettings(_),
                     _,

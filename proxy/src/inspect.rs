@@ -11,7 +11,10 @@ use serde::Serialize;
 
 use crate::dataplane::Pins;
 
+pub mod explain;
+pub mod flows;
 pub mod maps;
+mod names;
 pub mod pods;
 pub mod routes;
 pub mod services;

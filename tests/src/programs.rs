@@ -1,4 +1,4 @@
-//! Which programs are attached to a cgroup.
+//! Which programs are attached to a cgroup, or to an interface.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -6,20 +6,26 @@ use std::os::fd::AsRawFd;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
+use nix::net::if_::if_nametoindex;
 
 use crate::cgroup::Cgroup;
+use crate::netns::Netns;
 
 /// `BPF_PROG_QUERY` of bpf(2).
 const PROG_QUERY: libc::c_int = 16;
 /// How many attach types `enum bpf_attach_type` of include/uapi/linux/bpf.h has; those that a cgroup does not take answer
 /// `EINVAL`.
 const ATTACH_TYPES: u32 = 64;
+/// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS`.
+const TCX: [u32; 2] = [46, 47];
+/// How many programs a hook can have, and one more.
+const MAX: usize = 64;
 
 /// The leading fields of `struct { … } query` in `union bpf_attr`.
 #[repr(C)]
 #[derive(Default)]
 struct Query {
-    target_fd: u32,
+    target: u32,
     attach_type: u32,
     query_flags: u32,
     attach_flags: u32,
@@ -42,15 +48,44 @@ pub fn attached(cgroup: &Cgroup) -> Result<Vec<(u32, u32)>> {
     let fd = u32::try_from(dir.as_raw_fd()).context("A descriptor is not negative")?;
     let mut found = Vec::new();
     for attach_type in 0..ATTACH_TYPES {
-        let mut query = Query { target_fd: fd, attach_type, ..Query::default() };
-        // SAFETY: `query` is a live, fully initialised prefix of `union bpf_attr` of the size given, and points to no
-        // other memory (`prog_cnt` is 0).
-        let done = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) };
-        match Errno::result(done) {
-            Ok(_) if query.prog_cnt > 0 => found.push((attach_type, query.prog_cnt)),
-            Ok(_) | Err(Errno::EINVAL) => {}
+        let mut query = Query { target: fd, attach_type, ..Query::default() };
+        // SAFETY: the query points to no other memory (`prog_cnt` is 0).
+        match unsafe { ask(&mut query) } {
+            Ok(()) if query.prog_cnt > 0 => found.push((attach_type, query.prog_cnt)),
+            Ok(()) | Err(Errno::EINVAL) => {}
             Err(e) => return Err(e).context("Failed to query the programs of a cgroup"),
         }
     }
     Ok(found)
+}
+
+/// The numbers of the programs attached by tcx to an interface of a namespace, at ingress and at egress.
+///
+/// # Errors
+/// When there is no such interface or the kernel refuses.
+pub fn on_interface(netns: &Netns, name: &str) -> Result<[Vec<u32>; 2]> {
+    netns.inside(|| {
+        let target = if_nametoindex(name).with_context(|| format!("There is no interface {name}"))?;
+        let [ingress, egress] = TCX.map(|attach_type| -> Result<Vec<u32>> {
+            let mut ids = [0_u32; MAX];
+            let prog_cnt = u32::try_from(MAX).context("A small number")?;
+            let prog_ids = ids.as_mut_ptr() as u64;
+            let mut query = Query { target, attach_type, prog_ids, prog_cnt, ..Query::default() };
+            // SAFETY: `ids` has room for as many numbers as the query says, and outlives the call.
+            unsafe { ask(&mut query) }.context("Failed to query the programs of an interface")?;
+            Ok(ids.into_iter().take(query.prog_cnt as usize).collect())
+        });
+        Ok([ingress?, egress?])
+    })?
+}
+
+/// Makes the system call.
+///
+/// # Safety
+/// The query points to memory for as many numbers as it says, or to none.
+unsafe fn ask(query: &mut Query) -> Result<(), Errno> {
+    // SAFETY: `query` is a live, fully initialised prefix of `union bpf_attr` of the size given; the caller promises the
+    // rest.
+    let done = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut *query, size_of::<Query>()) };
+    Errno::result(done).map(drop)
 }

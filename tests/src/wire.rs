@@ -38,9 +38,17 @@ pub struct Call {
     pub mapped: bool,
     /// How long to wait for the connection and for the answer, each.
     pub timeout_ms: u64,
+    /// The port to ask from, UDP only; 0: any. Sockets that ask from one port share it.
+    pub from_port: u16,
 }
 
 impl Call {
+    /// From this port, which other sockets may have as well.
+    #[must_use]
+    pub fn from_port(self, from_port: u16) -> Self {
+        Self { from_port, ..self }
+    }
+
     /// From a connected UDP socket.
     #[must_use]
     pub fn connected(self) -> Self {
@@ -86,7 +94,7 @@ pub fn udp(dst: impl ToString) -> Call {
 
 fn call(proto: Proto, dst: &str) -> Call {
     let dst = dst.parse().unwrap_or_else(|e| panic!("{dst:?} should be an address and a port: {e}"));
-    Call { proto, dst, connected: false, mapped: false, timeout_ms: 3000 }
+    Call { proto, dst, connected: false, mapped: false, timeout_ms: 3000, from_port: 0 }
 }
 
 /// An answer, with what client and server saw of each other.

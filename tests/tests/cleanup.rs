@@ -29,9 +29,18 @@ fn cleanup_leaves_the_machine_as_it_was() -> Result<()> {
 
     let listed = n1.cleanup(&["--dry-run"])?;
     assert_same(&during, &machine(&n1)?, "--dry-run changes nothing");
-    for thing in
-        ["FRONTENDS", "PODS", "10.244.2.0/24", "fd44:0:0:2::/64", "10.244.1.0/24", "forward", "conflist"]
-    {
+    for thing in [
+        "FRONTENDS",
+        "PODS",
+        "-from_uplink",
+        "-to_uplink",
+        "programs/from_pod",
+        "10.244.2.0/24",
+        "fd44:0:0:2::/64",
+        "10.244.1.0/24",
+        "forward",
+        "conflist",
+    ] {
         assert!(listed.contains(thing), "--dry-run should list {thing}:\n{listed}");
     }
 
@@ -80,6 +89,9 @@ fn machine(node: &Node) -> Result<BTreeMap<String, String>> {
     }
     for (attach_type, count) in programs::attached(&node.place().cgroup)? {
         found.insert(format!("programs of attach type {attach_type}"), count.to_string());
+    }
+    for (hook, programs) in ["ingress", "egress"].iter().zip(programs::on_interface(netns, "eth0")?) {
+        found.insert(format!("programs at {hook} of the uplink"), format!("{programs:?}"));
     }
     Ok(found)
 }

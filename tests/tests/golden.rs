@@ -17,7 +17,16 @@ use portolan_core::object::Object;
 use portolan_core::reconcile::{Facts, Reconciler};
 use portolan_core::state::Limits;
 
-const LIMITS: Limits = Limits { frontends: 1024, backends: 1024, services: 256, node_addrs: 64 };
+const LIMITS: Limits = Limits {
+    frontends: 1024,
+    backends: 1024,
+    services: 256,
+    node_addrs: 64,
+    source_ranges: 64,
+    uplinks: 8,
+    cluster_cidrs: 64,
+    flow_slots: 256,
+};
 
 /// A manifest that is read after all others: its object says that they have been delivered.
 const LAST: (&str, &str) =

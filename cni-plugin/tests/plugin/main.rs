@@ -12,6 +12,7 @@ mod check;
 #[cfg(debug_assertions)]
 mod crash;
 mod gc;
+mod hook;
 mod many;
 mod namespaces;
 mod pool;

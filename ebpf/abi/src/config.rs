@@ -61,8 +61,7 @@ impl ServiceCidr {
     pub const fn contains(&self, addr: Addr) -> bool {
         let (a, m, n) = (addr.words(), self.mask.words(), self.addr.words());
         // The last word first: there the addresses of IPv4 differ, of which most questions are.
-        (a[3] & m[3]) == n[3]
-            && ((a[0] & m[0]) ^ n[0]) | ((a[1] & m[1]) ^ n[1]) | ((a[2] & m[2]) ^ n[2]) == 0
+        (a[3] & m[3]) == n[3] && ((a[0] & m[0]) ^ n[0]) | ((a[1] & m[1]) ^ n[1]) | ((a[2] & m[2]) ^ n[2]) == 0
     }
 }
 
@@ -97,6 +96,10 @@ pub enum MapName {
     Releases,
     /// Hash, read by people and garbage collection: [`Owner`](crate::Owner) → [`Attachment`](crate::Attachment).
     Attachments,
+    /// Hash: [`FrontendKey`](crate::FrontendKey) → [`HostPort`](crate::HostPort).
+    HostPorts,
+    /// Array of 65,536 `u32`: 1 for a port that has ever been somebody's hostPort, so that all others cost no lookup.
+    HostPortMarks,
     /// Array of one [`Network`](crate::Network).
     Network,
     /// Longest-prefix match: [`CidrKey`](crate::CidrKey) → [`ClusterCidr`](crate::ClusterCidr).
@@ -133,6 +136,8 @@ impl MapName {
             Self::Pods => "PODS",
             Self::Releases => "RELEASES",
             Self::Attachments => "ATTACHMENTS",
+            Self::HostPorts => "HOST_PORTS",
+            Self::HostPortMarks => "HOST_PORT_MARKS",
             Self::Network => "NETWORK",
             Self::ClusterCidrs => "CLUSTER_CIDRS",
             Self::SourceRanges => "SOURCE_RANGES",

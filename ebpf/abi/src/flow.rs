@@ -27,6 +27,15 @@ pub struct FlowKey {
 const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl FlowKey {
+    #[inline(always)]
+    const fn mixed(&self) -> u32 {
+        let (s, d) = (self.src.words(), self.dst.words());
+        let ports = ((self.src_port.raw() as u32) << 16) | self.dst_port.raw() as u32;
+        let src = s[0] ^ s[1].rotate_left(3) ^ s[2].rotate_left(6) ^ s[3].rotate_left(9);
+        let dst = d[0].rotate_left(12) ^ d[1].rotate_left(15) ^ d[2].rotate_left(18) ^ d[3].rotate_left(21);
+        src ^ dst ^ ports.rotate_left(5) ^ self.proto.0 as u32
+    }
+
     /// The packets that go the other way.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
@@ -86,9 +95,11 @@ pub struct Flow {
     pub state: u16,
     /// [`FlowFlags`].
     pub flags: u16,
+    /// See [`Flow::seal_for`].
+    pub seal: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 52);
+const _: () = assert!(size_of::<Flow>() == 56);
 
 impl Flow {
     /// log2 of the nanoseconds of a tick: 1.07 seconds, a shift instead of a division.
@@ -100,6 +111,14 @@ impl Flow {
     pub const UDP_IDLE: u32 = 167;
     /// The same for a flow in which only one side has spoken: 60 s.
     pub const UNREPLIED: u32 = 55;
+
+    /// What [`Flow::seal`] is when packets with the key `from` become `to`. As with a
+    /// [`Frontend`](crate::Frontend::sealed), a reader that is so slow that the element has become another's meanwhile
+    /// notices it.
+    #[inline(always)]
+    pub const fn seal_for(from: &FlowKey, to: &FlowKey) -> u32 {
+        !(from.mixed() ^ to.mixed().rotate_left(16))
+    }
 
     /// The key of the packets after their translation.
     #[inline(always)]

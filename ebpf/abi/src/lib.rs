@@ -35,7 +35,7 @@ pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCid
 pub use flow::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState, packet_hash};
 pub use network::{CidrKey, ClusterCidr, Network, NetworkFlags, NodeAddrFlags, Uplink};
 pub use outcome::{Outcome, ServiceCounters};
-pub use pod::{Attachment, Owner, PodEntry, PodFlags, PodState, Release};
+pub use pod::{Attachment, HostPort, Owner, PodEntry, PodFlags, PodState, Release};
 pub use service::{
     Affinity, AffinityKey, Backend, Frontend, FrontendFlags, FrontendKey, Peer, ServiceInfo, Set,
     SourceRangeKey, UDP_PEERS, UdpPeer, UdpPeers,

@@ -86,12 +86,13 @@ const _: () = assert!(size_of::<Network>() == 108);
 impl Network {
     /// No pods, no addresses, nothing forwarded.
     pub const EMPTY: Self = {
-        let nothing = Addr::from_words([u32::MAX; 4]);
+        // No address has any bit of this after the mask.
+        let (nothing, mask) = (Addr::from_words([u32::MAX; 4]), Addr::ANY_V6);
         Self {
-            pods_v4: Addr::ANY_V4,
-            pods_v4_mask: nothing,
-            pods_v6: Addr::ANY_V6,
-            pods_v6_mask: nothing,
+            pods_v4: nothing,
+            pods_v4_mask: mask,
+            pods_v6: nothing,
+            pods_v6_mask: mask,
             node_v4: Addr::ANY_V4,
             node_v6: Addr::ANY_V6,
             mtu: 0,

@@ -1,5 +1,7 @@
 //! Pods: the IPAM ledger, which is the forwarding table as well.
 
+use crate::{Addr, Port};
+
 /// Who holds an address: the first 16 bytes of SHA-256 over `network NUL containerID NUL ifname`, the key that the
 /// CNI specification gives an attachment (§ "Lifecycle & Ordering"). The host side of the pod's veth is named `pn` and
 /// the first six bytes in hex.
@@ -52,6 +54,24 @@ pub struct PodEntry {
 
 const _: () = assert!(size_of::<PodEntry>() == 48);
 
+/// Where a hostPort leads; the value of `HOST_PORTS`, whose key is a [`FrontendKey`](crate::FrontendKey): the hostIP, or
+/// the wildcard of its family, with the hostPort. Its no-exist insert *is* the claim, its deletion the release.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct HostPort {
+    /// Who holds it.
+    pub owner: Owner,
+    /// The pod's address of the key's family.
+    pub addr: Addr,
+    /// The container's port.
+    pub port: Port,
+    #[doc(hidden)]
+    pub pad: [u8; 2],
+}
+
+const _: () = assert!(size_of::<HostPort>() == 36);
+
 /// When an address was last given back; the value of `RELEASES`: nanoseconds of `CLOCK_BOOTTIME`.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,4 +101,4 @@ pub struct Attachment {
 
 const _: () = assert!(size_of::<Attachment>() == 664);
 
-crate::plain!(Owner, PodEntry, Release, Attachment);
+crate::plain!(Owner, PodEntry, HostPort, Release, Attachment);

@@ -71,6 +71,11 @@ impl Prefix {
         (self.bits ^ other.bits) & mask(self.len.min(other.len)) == 0
     }
 
+    /// Leading bits that count, of 128.
+    pub(crate) fn length(self) -> u32 {
+        self.len.into()
+    }
+
     pub(crate) fn addr(self) -> Addr {
         Addr::from_v6(self.bits.to_be_bytes())
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use portolan_abi::{Backend, Frontend, FrontendFlags, FrontendKey, ServiceCidr, ServiceInfo, Set};
+use portolan_abi::{
+    Backend, Frontend, FrontendFlags, FrontendKey, NodeAddrFlags, ServiceCidr, ServiceInfo, Set,
+};
 
 use crate::names;
 use crate::state::{Observed, RouteTarget};
@@ -20,7 +22,8 @@ impl fmt::Display for Dump<'_> {
         if ports.node_port_min <= ports.node_port_max {
             writeln!(f, "node-ports {}-{}", ports.node_port_min, ports.node_port_max)?;
         }
-        for addr in &state.node_addrs {
+        let of_nodes = state.node_addrs.iter().filter(|(_, flags)| **flags & NodeAddrFlags::NODE != 0);
+        for (addr, _) in of_nodes {
             writeln!(f, "node-address {addr}")?;
         }
         for line in state.service_cidrs.values().map(service_cidr).collect::<BTreeSet<_>>() {

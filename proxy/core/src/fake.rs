@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use portolan_abi::{Frontend, FrontendKey, ServiceCidr, Set};
+use portolan_abi::{
+    CidrKey, ClusterCidr, Frontend, FrontendKey, Network, NetworkFlags, ServiceCidr, Set, Uplink,
+};
 
 use crate::state::{Limits, Observed, Op};
 
@@ -57,7 +59,8 @@ impl Kernel {
     ///
     /// # Errors
     /// A [`Violation`] when the write does not fit, changes backends that a frontend uses, points to backends that are
-    /// not there, carries an id without a name, or removes what something uses or what is not there.
+    /// not there, carries an id without a name, leads to an uplink that is not there, or removes what something uses or
+    /// what is not there.
     pub fn apply(&mut self, op: &Op) -> Result<(), Violation> {
         match op {
             Op::PutService(id, info) => {
@@ -73,6 +76,17 @@ impl Kernel {
                 check(clear, || format!("backends {base}..{end} are in use: {below:?}"))?;
                 self.state.backends.extend((*base..).zip(backends.iter().copied()));
             }
+            Op::PutSourceRange(key) => {
+                check(self.state.services.contains_key(&key.service), || {
+                    format!("nobody has the id in {key:?}")
+                })?;
+                self.state.source_ranges.insert(*key);
+                let fits = self.state.source_ranges.len() <= self.limits.source_ranges as usize;
+                check(fits, || format!("{key:?} does not fit"))?;
+            }
+            Op::DeleteSourceRange(key) => {
+                check(self.state.source_ranges.remove(key), || format!("no source range {key:?}"))?;
+            }
             Op::PutFrontend(key, frontend) => self.put_frontend(*key, frontend)?,
             Op::DeleteFrontend(key) => {
                 let before = self.state.frontends.remove(key);
@@ -83,14 +97,21 @@ impl Kernel {
                 check(!self.carriers.contains_key(id), || format!("a frontend carries service id {id}"))?;
                 self.state.services.remove(id);
             }
-            Op::PutNodeAddr(addr) => {
-                self.state.node_addrs.insert(*addr);
+            Op::PutNodeAddr(addr, flags) => {
+                self.state.node_addrs.insert(*addr, *flags);
                 let fits = self.state.node_addrs.len() <= self.limits.node_addrs as usize;
                 check(fits, || format!("node address {addr} does not fit"))?;
             }
             Op::DeleteNodeAddr(addr) => {
-                check(self.state.node_addrs.remove(addr), || format!("no node address {addr}"))?;
+                check(self.state.node_addrs.remove(addr).is_some(), || format!("no node address {addr}"))?;
             }
+            Op::PutUplink(ifindex, uplink) => self.put_uplink(*ifindex, *uplink)?,
+            Op::DeleteUplink(ifindex) => self.delete_uplink(*ifindex)?,
+            Op::PutClusterCidr(key, range) => self.put_cluster_cidr(*key, *range)?,
+            Op::DeleteClusterCidr(key) => {
+                check(self.state.cluster_cidrs.remove(key).is_some(), || format!("no range {key:?}"))?;
+            }
+            Op::PutNetwork(network) => self.put_network(**network)?,
             Op::PutServiceCidr(slot, cidr) => {
                 check(*slot < portolan_abi::SERVICE_CIDR_SLOTS, || format!("no slot {slot}"))?;
                 if *cidr == ServiceCidr::EMPTY {
@@ -105,6 +126,34 @@ impl Kernel {
                 check(self.state.routes.remove(cidr).is_some(), || format!("no route to {cidr}"))?;
             }
         }
+        Ok(())
+    }
+
+    fn put_uplink(&mut self, ifindex: u32, uplink: Uplink) -> Result<(), Violation> {
+        self.state.uplinks.insert(ifindex, uplink);
+        let fits = self.state.uplinks.len() <= self.limits.uplinks as usize;
+        check(fits, || format!("uplink {ifindex} does not fit"))
+    }
+
+    fn delete_uplink(&mut self, ifindex: u32) -> Result<(), Violation> {
+        let used = self.state.cluster_cidrs.values().any(|range| range.ifindex == ifindex);
+        check(!used, || format!("a range leads to uplink {ifindex}"))?;
+        check(self.state.uplinks.remove(&ifindex).is_some(), || format!("no uplink {ifindex}"))
+    }
+
+    fn put_cluster_cidr(&mut self, key: CidrKey, range: ClusterCidr) -> Result<(), Violation> {
+        let leads = range.ifindex == 0 || self.state.uplinks.contains_key(&range.ifindex);
+        check(leads, || format!("{key:?} leads to an uplink that is not there"))?;
+        self.state.cluster_cidrs.insert(key, range);
+        let fits = self.state.cluster_cidrs.len() <= self.limits.cluster_cidrs as usize;
+        check(fits, || format!("{key:?} does not fit"))
+    }
+
+    fn put_network(&mut self, network: Network) -> Result<(), Violation> {
+        let forwards = network.flags & NetworkFlags::FORWARD != 0;
+        let knows = network.mtu > 0 && !self.state.uplinks.is_empty();
+        check(!forwards || knows, || "packets are forwarded before the uplinks are known".into())?;
+        self.state.network = Some(network);
         Ok(())
     }
 

@@ -61,10 +61,10 @@ mod tests {
     }
 
     fn pod(owner: Owner, since: u64) -> (Addr, PodEntry) {
-        let (ifindex, pod_mac, host_mac, pad) = (7, [2; 6], [3; 6], [0; 4]);
+        let (ifindex, pod_mac, host_mac) = (7, [2; 6], [3; 6]);
         (
             Addr::from_v4([10, 0, 0, 1]),
-            PodEntry { owner, since, state: PodState::READY, ifindex, pod_mac, host_mac, pad },
+            PodEntry { owner, since, state: PodState::READY, ifindex, pod_mac, host_mac, flags: 0 },
         )
     }
 

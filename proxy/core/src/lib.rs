@@ -10,7 +10,8 @@
 //!
 //! - [`model`] keeps the objects and knows which Services an event concerns.
 //! - `endpoints` chooses who may serve, as kube-proxy does; `plan` turns a Service into frontends, `routes` turns
-//!   Nodes into routes; `claims` settles who has a frontend that several Services ask for.
+//!   Nodes into routes, [`network`] Nodes and the machine into what packets meet; `claims` settles who has a frontend
+//!   that several Services ask for.
 //! - [`reconcile`] remembers what the kernel holds and says what to write. Its work is proportional to what changed,
 //!   and nothing is written when nothing changed.
 //! - Every prefix of the writes is a valid state: a daemon that dies between two of them leaves nothing broken.
@@ -31,6 +32,7 @@ pub mod gc;
 mod ids;
 pub mod model;
 pub mod names;
+pub mod network;
 pub mod object;
 mod plan;
 mod quarantine;

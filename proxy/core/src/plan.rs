@@ -3,7 +3,7 @@
 
 pub(crate) mod frontends;
 pub(crate) mod ranges;
-mod source_ranges;
+pub(crate) mod source_ranges;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,8 +2,10 @@
 
 mod capacity;
 mod mirror;
+mod network;
 mod services;
 mod surroundings;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,7 +14,9 @@ use ipnetwork::IpNetwork;
 
 use crate::diff::Batch;
 use crate::model::Model;
+use crate::network::{MachineFacts, NetworkConfig};
 use crate::state::{Limits, Observed, Op, Problem, RouteTarget, Usage};
+use network::NetworkMaps;
 use services::Services;
 use surroundings::Surroundings;
 
@@ -25,6 +29,8 @@ pub struct Facts {
     pub reserved: BTreeSet<IpAddr>,
     /// Whether the routes to other nodes' pods are ours to keep.
     pub manage_routes: bool,
+    /// What the configuration asks of the packet programs.
+    pub network: NetworkConfig,
 }
 
 /// What to do now.
@@ -45,6 +51,7 @@ pub struct Step {
 pub struct Reconciler {
     services: Services,
     surroundings: Surroundings,
+    network: NetworkMaps,
     /// Everything is to be compared: the kernel was just read.
     everything: bool,
 }
@@ -53,12 +60,14 @@ impl Reconciler {
     /// A reconciler for a kernel in this state.
     pub fn new(observed: Observed, limits: Limits, facts: Facts) -> Self {
         let services = Services::new(&observed, limits, facts.reserved.clone());
-        Self { services, surroundings: Surroundings::new(observed, limits, facts), everything: true }
+        let network = NetworkMaps::new(&observed, limits, &facts);
+        Self { services, surroundings: Surroundings::new(observed, facts), network, everything: true }
     }
 
     /// Forgets what the kernel was believed to hold: this is what it holds.
     pub fn reset(&mut self, observed: Observed) {
         self.services.reset(&observed);
+        self.network.reset(&observed);
         self.surroundings.reset(observed);
         self.everything = true;
     }
@@ -66,6 +75,12 @@ impl Reconciler {
     /// Somebody has changed routes: these are there.
     pub fn routes_changed(&mut self, observed: BTreeMap<IpNetwork, RouteTarget>) {
         self.surroundings.routes_changed(observed);
+    }
+
+    /// Somebody has looked at the machine; says whether it has changed, so that there is something to write. Before the
+    /// first look, what an earlier daemon has written of the machine stays.
+    pub fn machine_changed(&mut self, machine: &MachineFacts) -> bool {
+        self.network.machine_changed(machine)
     }
 
     /// What to write, at `now_ms`: milliseconds of a clock that never goes back. Before the model is complete:
@@ -79,7 +94,8 @@ impl Reconciler {
         let mut batch = Batch::default();
         self.services.step(model, &dirty, everything, now_ms, &mut batch);
         self.surroundings.step(model, &dirty, everything, self.services.mirror(), &mut batch);
-        let retry_at_ms = [self.services.retry_at_ms(now_ms), self.surroundings.retry_at_ms(now_ms)];
+        self.network.step(model, everything || dirty.nodes, self.surroundings.routes(), &mut batch);
+        let retry_at_ms = [self.services.retry_at_ms(now_ms), self.network.retry_at_ms(now_ms)];
         Step { ops: batch.into_ops(), retry_at_ms: retry_at_ms.into_iter().flatten().min() }
     }
 
@@ -90,6 +106,6 @@ impl Reconciler {
 
     /// What could not be done as the objects ask, as of the last step.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.services.problems().chain(self.surroundings.problems())
+        self.services.problems().chain(self.network.problems()).chain(self.surroundings.problems())
     }
 }

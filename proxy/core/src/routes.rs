@@ -31,7 +31,8 @@ pub(crate) fn routes(model: &Model) -> (BTreeMap<IpNetwork, RouteTarget>, Vec<Pr
     (routes.into_iter().map(|(cidr, (target, _))| (cidr, target)).collect(), problems)
 }
 
-fn canonical(cidr: IpNetwork) -> IpNetwork {
+/// Without host bits.
+pub(crate) fn canonical(cidr: IpNetwork) -> IpNetwork {
     IpNetwork::new(cidr.network(), cidr.prefix()).expect("the prefix of a network fits its family")
 }
 

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use portolan_abi::{Addr, Backend, Frontend, FrontendKey, ServiceCidr, ServiceInfo, Settings};
+use portolan_abi::{
+    Addr, Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, Network, ServiceCidr, ServiceInfo, Settings,
+    SourceRangeKey, Uplink,
+};
 
 /// What the kernel holds, read at start and after a failure.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,8 +18,16 @@ pub struct Observed {
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// The elements of `BACKENDS` that a frontend points to, by index.
     pub backends: BTreeMap<u32, Backend>,
-    /// `NODE_ADDRS`.
-    pub node_addrs: BTreeSet<Addr>,
+    /// `SOURCE_RANGES`.
+    pub source_ranges: BTreeSet<SourceRangeKey>,
+    /// `NODE_ADDRS`, with their [`NodeAddrFlags`](portolan_abi::NodeAddrFlags).
+    pub node_addrs: BTreeMap<Addr, u32>,
+    /// `UPLINKS`, by ifindex.
+    pub uplinks: BTreeMap<u32, Uplink>,
+    /// `CLUSTER_CIDRS`.
+    pub cluster_cidrs: BTreeMap<CidrKey, ClusterCidr>,
+    /// `NETWORK`; `None`: never written.
+    pub network: Option<Network>,
     /// `SERVICE_CIDRS`, the slots in use.
     pub service_cidrs: BTreeMap<u32, ServiceCidr>,
     /// `SETTINGS`.
@@ -42,16 +53,32 @@ pub enum Op {
     PutService(u32, Box<ServiceInfo>),
     /// Writes a block of backends, to which nothing points, from this index on.
     PutBackends(u32, Vec<Backend>),
+    /// Admits a range of sources to a Service port. Comes before the frontend that is limited to it.
+    PutSourceRange(SourceRangeKey),
+    /// Ends that.
+    DeleteSourceRange(SourceRangeKey),
     /// Writes or replaces a frontend.
     PutFrontend(FrontendKey, Frontend),
     /// Removes a frontend.
     DeleteFrontend(FrontendKey),
     /// Forgets a service id and zeroes its counters. Comes after its last frontend.
     DeleteService(u32),
-    /// Adds an address of a node.
-    PutNodeAddr(Addr),
-    /// Removes an address of a node.
+    /// Adds an address of a node or of this machine, or changes its [`NodeAddrFlags`](portolan_abi::NodeAddrFlags).
+    PutNodeAddr(Addr, u32),
+    /// Removes such an address.
     DeleteNodeAddr(Addr),
+    /// Adds or replaces the uplink of this ifindex.
+    PutUplink(u32, Uplink),
+    /// Removes an uplink. Comes after the last range that leads there.
+    DeleteUplink(u32),
+    /// Adds or replaces a range inside the cluster. Comes after the uplink to which it leads.
+    PutClusterCidr(CidrKey, ClusterCidr),
+    /// Removes a range inside the cluster.
+    DeleteClusterCidr(CidrKey),
+    /// Writes what the programs know of this node's pods and of its way to others. Comes after all that packets need
+    /// which are forwarded from then on. The kernel copies it without a lock and a program may see half of a change,
+    /// which is no more than a packet that was a moment early or late: what it does not recognise goes to the stack.
+    PutNetwork(Box<Network>),
     /// Writes a slot of `SERVICE_CIDRS`; [`ServiceCidr::EMPTY`] frees it. The dataplane writes flags 0 first.
     PutServiceCidr(u32, ServiceCidr),
     /// Writes the settings.
@@ -73,6 +100,14 @@ pub struct Limits {
     pub services: u32,
     /// Entries of `NODE_ADDRS`.
     pub node_addrs: u32,
+    /// Entries of `SOURCE_RANGES`.
+    pub source_ranges: u32,
+    /// Entries of `UPLINKS`.
+    pub uplinks: u32,
+    /// Entries of `CLUSTER_CIDRS`.
+    pub cluster_cidrs: u32,
+    /// Elements of `FLOW_SLOTS`, a power of two.
+    pub flow_slots: u32,
 }
 
 /// How much of the maps is in use; compare [`Limits`].

@@ -1,13 +1,14 @@
-//! What the pod network needs of the machine, kept as it should be: forwarding, the plugin, its configuration. Nothing
-//! of it when only Services are asked for.
+//! What the packet programs have to know of the machine, found again when it changes; and what the pod network needs of
+//! it, kept as it should be: forwarding, the plugin, its configuration. Nothing of that when only Services are asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use ipnetwork::IpNetwork;
 use portolan_core::model::Model;
+use portolan_core::network::MachineFacts;
 use portolan_core::state::Problem;
 use tracing::{info, warn};
 
@@ -24,57 +25,61 @@ use crate::node::uplink::{self, Uplinks};
 use crate::node::{install, peers};
 use crate::report::Peer;
 
-/// The pod network's side of the machine.
+/// The machine around the maps.
 pub(super) struct Machine {
-    pods: Option<Pods>,
-}
-
-struct Pods {
-    cni: Cni,
-    forced_uplinks: Vec<String>,
-    pins: Pins,
     netlink: Netlink,
     watch: Watch,
-    journal: Journal,
+    forced_uplinks: Vec<String>,
     uplinks: Uplinks,
     peers: Vec<Peer>,
+    /// InternalIPs of other nodes that are neighbours, and the interfaces on which they are.
+    neighbours: BTreeMap<IpAddr, u32>,
+    /// `None`: not looked at yet.
+    facts: Option<MachineFacts>,
     problems: Vec<Problem>,
     /// Links or addresses have changed since they were last looked at.
     links_stale: bool,
     /// Nodes have changed, or it is time to look at everything.
     nodes_stale: bool,
+    /// `None`: Services only.
+    pods: Option<Pods>,
+}
+
+/// What the pod network needs of the machine.
+struct Pods {
+    cni: Cni,
+    pins: Pins,
+    journal: Journal,
 }
 
 impl Machine {
     /// Subscribes to the machine's changes; changes nothing yet.
     pub(super) fn new(config: &Config, state_dir: StateDir, pins: &Pins) -> Result<Self> {
-        let Some(cni) = config.cni.clone() else { return Ok(Self { pods: None }) };
+        let pods =
+            |cni| -> Result<_> { Ok(Pods { cni, pins: pins.clone(), journal: Journal::load(&state_dir)? }) };
         Ok(Self {
-            pods: Some(Pods {
-                cni,
-                forced_uplinks: config.uplinks.clone(),
-                pins: pins.clone(),
-                netlink: Netlink::open()?,
-                watch: Watch::open().context("subscribing to changes of links and routes")?,
-                journal: Journal::load(&state_dir)?,
-                uplinks: Uplinks::default(),
-                peers: Vec::new(),
-                problems: Vec::new(),
-                links_stale: true,
-                nodes_stale: true,
-            }),
+            netlink: Netlink::open()?,
+            watch: Watch::open().context("subscribing to changes of links and routes")?,
+            forced_uplinks: config.uplinks.clone(),
+            uplinks: Uplinks::default(),
+            peers: Vec::new(),
+            neighbours: BTreeMap::new(),
+            facts: None,
+            problems: Vec::new(),
+            links_stale: true,
+            nodes_stale: true,
+            pods: config.cni.clone().map(pods).transpose()?,
         })
     }
 
     /// Waits for a change of links, addresses or routes.
     pub(super) async fn changed(&mut self) -> Change {
-        let Some(pods) = &mut self.pods else { return std::future::pending().await };
-        match pods.watch.changed().await {
+        match self.watch.changed().await {
             Ok(change) => change,
             Err(error) => {
                 warn!("the subscription to links and routes broke ({error}); opening another one");
                 match Watch::open() {
-                    Ok(watch) => pods.watch = watch,
+                    Ok(watch) => self.watch = watch,
                     Err(error) => {
                         warn!("cannot subscribe to links and routes: {error}");
                         return std::future::pending().await;
@@ -86,71 +91,68 @@ impl Machine {
     }
 
     pub(super) fn links_changed(&mut self) {
-        if let Some(pods) = &mut self.pods {
-            pods.links_stale = true;
-        }
+        self.links_stale = true;
     }
 
     pub(super) fn nodes_changed(&mut self) {
-        if let Some(pods) = &mut self.pods {
-            pods.nodes_stale = true;
-        }
+        self.nodes_stale = true;
     }
 
-    /// Brings the machine to what pods need, if anything has changed; the configuration of the runtime comes last.
+    /// Looks at the machine, if anything has changed, and brings it to what pods need; the configuration of the runtime
+    /// comes last.
     pub(super) async fn keep(&mut self, model: &Model) -> Vec<(&'static str, Result<()>)> {
-        let Some(pods) = self.pods.as_mut().filter(|pods| pods.links_stale || pods.nodes_stale) else {
+        if !self.links_stale && !self.nodes_stale {
             return Vec::new();
-        };
-        vec![("Node", pods.keep(model).await)]
+        }
+        vec![("Node", self.look_and_prepare(model).await)]
+    }
+
+    /// What was found on the machine; `None`: nobody has looked yet.
+    pub(super) fn facts(&self) -> Option<&MachineFacts> {
+        self.facts.as_ref()
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
-        self.pods.iter().flat_map(|pods| pods.problems.iter().cloned())
+        self.problems.iter().cloned()
     }
 
     pub(super) fn peers(&self) -> &[Peer] {
-        self.pods.as_ref().map_or(&[], |pods| &pods.peers)
+        &self.peers
     }
 
     pub(super) fn uplinks(&self) -> Vec<String> {
-        let present = self.pods.iter().flat_map(|pods| &pods.uplinks.present);
-        present.map(|uplink| uplink.name.clone()).collect()
+        self.uplinks.present.iter().map(|uplink| uplink.name.clone()).collect()
+    }
+
+    /// The interfaces that are to have the programs of uplinks, names by number; none before they are known.
+    pub(super) fn present_uplinks(&self) -> BTreeMap<u32, String> {
+        self.uplinks.present.iter().map(|uplink| (uplink.index, uplink.name.clone())).collect()
     }
 
     /// MTU of pods in bytes; 0 when there are none.
     pub(super) fn mtu(&self) -> u32 {
-        self.pods.as_ref().map_or(0, |pods| pods.uplinks.mtu())
+        self.pods.as_ref().map_or(0, |_| self.uplinks.mtu())
     }
 
     /// Where the ledger of pods is, whose garbage is to be collected.
     pub(super) fn ledger(&self) -> Option<PathBuf> {
         self.pods.as_ref().map(|pods| pods.pins.bpffs.clone())
     }
-}
 
-impl Pods {
-    async fn keep(&mut self, model: &Model) -> Result<()> {
+    async fn look_and_prepare(&mut self, model: &Model) -> Result<()> {
+        self.look(model).await?;
+        self.problems = self.uplinks.problems().collect();
+        let Some(pods) = &mut self.pods else { return Ok(()) };
         let Some(node) = model.own_node() else {
-            (self.links_stale, self.nodes_stale) = (false, false);
-            self.problems = vec![Problem {
+            self.problems.push(Problem {
                 subject: "Node".to_owned(),
                 reason: "NodeUnknown",
                 message: "there is no Node object of this node's name: pods can have no addresses; check --node-name"
                     .to_owned(),
-            }];
+            });
             return Ok(());
         };
-        self.problems.clear();
-        let uplinks = uplink::find(&self.netlink, &node.internal_ips, &self.forced_uplinks).await?;
-        self.problems.extend(uplinks.problems());
-        // Pods come and go with a link each, which says nothing of other nodes.
-        self.nodes_stale |= uplinks != self.uplinks;
-        self.links_stale = false;
-        self.uplinks = uplinks;
-        if std::mem::take(&mut self.nodes_stale) {
-            self.find_peers(model).await?;
-        }
+        self.problems.extend(self.uplinks.address_problems());
         if node.pod_cidrs.is_empty() {
             self.problems.push(Problem {
                 subject: format!("Node {}", node.name),
@@ -162,38 +164,61 @@ impl Pods {
             });
             return Ok(());
         }
-        self.forward(&node.pod_cidrs).await?;
-        self.install(&node.pod_cidrs)
+        pods.forward(&self.netlink, &node.pod_cidrs).await?;
+        self.problems.extend(conflist::conflicts(&pods.cni.conf_dir)?);
+        pods.install(&node.pod_cidrs, self.uplinks.mtu())
+    }
+
+    /// Finds uplinks, addresses and, when there are pods to reach there, the other nodes.
+    async fn look(&mut self, model: &Model) -> Result<()> {
+        let internal_ips = model.own_node().map_or(&[][..], |node| &node.internal_ips);
+        let uplinks = uplink::find(&self.netlink, internal_ips, &self.forced_uplinks).await?;
+        // Pods come and go with a link each, which says nothing of other nodes.
+        self.nodes_stale |= uplinks.present != self.uplinks.present;
+        self.links_stale = false;
+        self.uplinks = uplinks;
+        if std::mem::take(&mut self.nodes_stale) && self.pods.is_some() {
+            self.find_peers(model).await?;
+        }
+        let uplinks = self.uplinks.present.iter().map(|uplink| (uplink.index, uplink.facts.clone()));
+        self.facts = Some(MachineFacts {
+            addrs: self.uplinks.own.clone(),
+            uplinks: uplinks.collect(),
+            neighbours: self.neighbours.clone(),
+        });
+        Ok(())
     }
 
     async fn find_peers(&mut self, model: &Model) -> Result<()> {
         self.peers.clear();
+        self.neighbours.clear();
         let own = model.own_node().map(|node| node.name.clone());
         for node in model.nodes().filter(|node| Some(&node.name) != own.as_ref()) {
             for address in first_of_each_family(&node.internal_ips) {
-                let state = peers::state(&self.netlink, address).await?;
-                self.peers.push(Peer::new(&*node.name, address, state));
+                let way = peers::way(&self.netlink, address).await?;
+                self.peers.push(Peer::new(&*node.name, address, way.state));
+                self.neighbours.extend(way.interface.map(|interface| (address, interface)));
             }
         }
         Ok(())
     }
+}
 
-    async fn forward(&mut self, pod_cidrs: &[IpNetwork]) -> Result<()> {
+impl Pods {
+    async fn forward(&mut self, netlink: &Netlink, pod_cidrs: &[IpNetwork]) -> Result<()> {
         let families: BTreeSet<Family> = pod_cidrs.iter().map(|cidr| Family::of(cidr.ip())).collect();
-        let ra = sysctl::ra_interfaces(&self.netlink).await?;
+        let ra = sysctl::ra_interfaces(netlink).await?;
         for change in Sysctls::default().enable_forwarding(&mut self.journal, &families, &ra)? {
             info!(path = change.path, old = change.old, new = change.new, "set a sysctl");
         }
         Ok(())
     }
 
-    fn install(&mut self, pod_cidrs: &[IpNetwork]) -> Result<()> {
+    fn install(&self, pod_cidrs: &[IpNetwork], mtu: u32) -> Result<()> {
         let plugin = install::bundled()?;
         if install::install(&plugin, &self.cni.bin_dir).context("installing the CNI plugin")? {
             info!(dir = %self.cni.bin_dir.display(), "installed the CNI plugin");
         }
-        self.problems.extend(conflist::conflicts(&self.cni.conf_dir)?);
-        let mtu = self.uplinks.mtu();
         let settings = Settings { bpffs: self.pins.bpffs.clone(), pod_cidrs: pod_cidrs.to_vec(), mtu };
         if conflist::install(&self.cni.conf_dir, &settings).context("writing the CNI configuration")? {
             info!(dir = %self.cni.conf_dir.display(), mtu, "wrote the CNI configuration");

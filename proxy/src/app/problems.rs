@@ -23,6 +23,7 @@ impl App {
             .chain(routes)
             .chain(local)
             .chain(self.machine.problems())
+            .chain(self.packets.problems())
             .collect()
     }
 

@@ -6,7 +6,9 @@
 //! | CNI plugin | our file name, and the same bytes as the one beside this executable |
 //! | link of a pod | a veth named `pn` and twelve hex digits |
 //! | route | protocol 112, in the main table |
-//! | program, map, their directories | below `<bpffs>/portolan` |
+//! | filter | its priority, handle and name |
+//! | qdisc | a pin below `<bpffs>/portolan` with its number, made before it; it stays when it has filters of others |
+//! | link of a program, program, map, their directories | below `<bpffs>/portolan` |
 //! | sysctl | in the journal, and with the value that the journal says we gave it |
 //! | state | the known file names in the state directory |
 
@@ -15,9 +17,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use portolan_cni::hook::Hook;
 
 use super::{CleanupArgs, Item};
 use crate::dataplane::routes::{self, message};
+use crate::dataplane::tc::{self, qdisc};
 use crate::node::journal::Journal;
 use crate::node::netlink::Netlink;
 use crate::node::state_dir::{FILES, StateDir};
@@ -50,6 +54,9 @@ pub(super) async fn find(place: &Place<'_>) -> Result<Findings> {
     }
     let routes = routes::marked(place.netlink).await?;
     found.items.extend(routes.iter().filter_map(message::destination).map(Item::Route));
+    for (ifindex, name, direction) in tc::filters()? {
+        found.items.push(Item::Filter(name, Hook { ifindex, direction }));
+    }
     find_pins(&place.args.bpffs.join("portolan"), &mut found.items)?;
     find_sysctls(place, &mut found)?;
     find_state(place.state_dir, &mut found)?;
@@ -78,21 +85,26 @@ fn find_cni(args: &CleanupArgs, found: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// Pins of links come before those of maps, and a directory after what is in it.
+/// Pins of links come before those of programs and maps, and a directory after what is in it.
 fn find_pins(root: &Path, items: &mut Vec<Item>) -> Result<()> {
-    let mut programs = Vec::new();
-    let mut others = Vec::new();
+    let (mut attached, mut others) = (Vec::new(), Vec::new());
     walk(root, &mut |path, is_dir| {
+        let is_in = |directory: &str| path.parent().is_some_and(|parent| parent.ends_with(directory));
         if is_dir {
             others.push(Item::PinDirectory(path));
-        } else if path.iter().any(|part| part == "links") {
-            programs.push(Item::Program(path));
+        } else if is_in("links") {
+            attached.push(Item::Program(path));
+        } else if is_in("qdiscs") {
+            let interface = qdisc::interface(&path).unwrap_or_else(|| "an interface that is gone".to_owned());
+            others.push(Item::Qdisc(interface, path));
+        } else if is_in("programs") {
+            others.push(Item::ProgramPin(path));
         } else {
             others.push(Item::Map(path));
         }
     })
     .with_context(|| format!("reading {}", root.display()))?;
-    items.extend(programs);
+    items.extend(attached);
     items.extend(others);
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
+use portolan_cni::hook::Hook;
 use serde::ser::{SerializeStruct, Serializer};
 
 /// A thing on the machine that carries our mark.
@@ -17,8 +18,14 @@ pub enum Item {
     PodLink(String),
     /// A route with our protocol.
     Route(IpNetwork),
+    /// A filter that keeps a program attached, on the interface of this name.
+    Filter(String, Hook),
+    /// A qdisc that we made, as its pin says, for such filters; the interface of this name.
+    Qdisc(String, PathBuf),
     /// A pin that keeps a program attached.
     Program(PathBuf),
+    /// A pinned program, for the plugin to attach.
+    ProgramPin(PathBuf),
     /// A pinned map.
     Map(PathBuf),
     /// A directory of pins.
@@ -39,7 +46,10 @@ impl Item {
             Self::Plugin(_) => "cni-plugin",
             Self::PodLink(_) => "pod-link",
             Self::Route(_) => "route",
+            Self::Filter(..) => "filter",
+            Self::Qdisc(..) => "qdisc",
             Self::Program(_) => "program",
+            Self::ProgramPin(_) => "program-pin",
             Self::Map(_) => "map",
             Self::PinDirectory(_) => "pin-directory",
             Self::Sysctl(_) => "sysctl",
@@ -54,10 +64,13 @@ impl Item {
             Self::Conflist(path)
             | Self::Plugin(path)
             | Self::Program(path)
+            | Self::ProgramPin(path)
             | Self::Map(path)
             | Self::PinDirectory(path)
             | Self::StateFile(path)
             | Self::StateDirectory(path) => path.display().to_string(),
+            Self::Filter(interface, hook) => format!("{interface} {}", hook.direction),
+            Self::Qdisc(interface, _) => format!("{interface} clsact"),
             Self::PodLink(name) | Self::Sysctl(name) => name.clone(),
             Self::Route(destination) => destination.to_string(),
         }
@@ -66,12 +79,14 @@ impl Item {
     /// What has become of it when it is gone.
     pub(super) fn done(&self) -> &'static str {
         match self {
-            Self::Program(_) => "detached",
+            Self::Program(_) | Self::Filter(..) => "detached",
             Self::Sysctl(_) => "put back",
             Self::Conflist(_)
             | Self::Plugin(_)
             | Self::PodLink(_)
             | Self::Route(_)
+            | Self::Qdisc(..)
+            | Self::ProgramPin(_)
             | Self::Map(_)
             | Self::PinDirectory(_)
             | Self::StateFile(_)

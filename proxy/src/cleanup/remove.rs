@@ -4,9 +4,12 @@ use std::fmt::Display;
 use std::io::ErrorKind;
 use std::{fs, io};
 
+use portolan_cni::hook::clsact;
+
 use super::Item;
 use super::find::Place;
-use crate::dataplane::routes;
+use crate::dataplane::tc::qdisc;
+use crate::dataplane::{self, routes};
 use crate::node::journal::Journal;
 use crate::node::links;
 
@@ -18,6 +21,8 @@ pub(super) async fn remove(place: &Place<'_>, items: &[Item]) -> Vec<String> {
         let result = match item {
             Item::PodLink(name) => links::delete(place.netlink, name).await.map_err(text),
             Item::Route(destination) => routes::delete(place.netlink, *destination).await.map_err(text),
+            Item::Filter(_, hook) => clsact::delete(*hook).map_err(text),
+            Item::Qdisc(_, pin) => qdisc::unmake(pin).map_err(|error| format!("{error:#}")),
             // All at once, since their order is the journal's.
             Item::Sysctl(_) if sysctls_done => Ok(()),
             Item::Sysctl(_) => {
@@ -27,9 +32,10 @@ pub(super) async fn remove(place: &Place<'_>, items: &[Item]) -> Vec<String> {
             // While a sysctl is not put back, the journal has to stay.
             Item::StateFile(path) if !errors.is_empty() && *path == place.state_dir.journal() => Ok(()),
             Item::StateDirectory(_) if !errors.is_empty() => Ok(()),
+            Item::Program(path) => absent(dataplane::links::remove(path)),
             Item::Conflist(path)
             | Item::Plugin(path)
-            | Item::Program(path)
+            | Item::ProgramPin(path)
             | Item::Map(path)
             | Item::StateFile(path) => absent(fs::remove_file(path)),
             Item::PinDirectory(path) | Item::StateDirectory(path) => absent(fs::remove_dir(path)),

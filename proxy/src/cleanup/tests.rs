@@ -26,7 +26,7 @@ fn args(root: &Path) -> CleanupArgs {
 async fn settle(args: &CleanupArgs) {
     let settings = conflist::Settings { bpffs: args.bpffs.clone(), pod_cidrs: Vec::new(), mtu: 1500 };
     conflist::install(&args.cni_conf_dir, &settings).unwrap();
-    for pin in ["maps/FRONTENDS", "maps/PODS", "links/connect4"] {
+    for pin in ["maps/FRONTENDS", "maps/PODS", "links/connect4", "programs/from_pod", "qdiscs/1"] {
         let pin = args.bpffs.join("portolan/v1").join(pin);
         fs::create_dir_all(pin.parent().unwrap()).unwrap();
         fs::write(pin, "").unwrap();
@@ -109,6 +109,10 @@ fn the_machine_is_as_it_was_before() {
             "pin-directory",
             "map",
             "map",
+            "pin-directory",
+            "program-pin",
+            "pin-directory",
+            "qdisc",
             "pin-directory",
             "pin-directory",
             "pin-directory",

@@ -32,7 +32,7 @@ fn each_command_is_described_with_examples() {
 
 #[test]
 fn every_command_that_looks_takes_the_same_flags() {
-    for name in ["status", "services", "pods", "routes"] {
+    for name in ["status", "services", "pods", "routes", "flows"] {
         let line = ["portolan", name, "--bpffs", "/b", "--state-dir", "/s", "-o", "json"];
         assert!(Cli::try_parse_from(line).is_ok(), "{name}");
     }
@@ -42,7 +42,16 @@ fn every_command_that_looks_takes_the_same_flags() {
 fn where_nothing_is_pinned_every_command_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_str().unwrap();
-    for line in [&["status"][..], &["services"], &["services", "a/b"], &["services", "--dump"], &["pods"]] {
+    let explain = ["explain", "tcp", "10.244.1.7", "10.96.0.10:80"];
+    let lines = [
+        &["status"][..],
+        &["services"],
+        &["services", "a/b"],
+        &["services", "--dump"],
+        &["pods"],
+        &["flows"],
+    ];
+    for line in lines.into_iter().chain([&explain[..]]) {
         let line = [&["portolan"][..], line, &["--bpffs", dir, "--state-dir", dir]].concat();
         let error = Cli::try_parse_from(line).unwrap().execute().unwrap_err().to_string();
         assert!(error.contains("is the daemon running with this --bpffs?"), "{error}");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, value_parser};
+use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use super::Bind;
@@ -16,8 +17,8 @@ pub struct RunArgs {
 
     /// A KubeProxyConfiguration (v1alpha1), so that kube-proxy's ConfigMap can be used as it is
     ///
-    /// Used are hostnameOverride, clientConnection.kubeconfig, healthzBindAddress, metricsBindAddress and
-    /// logging.format; the log names every other field that is set. Flags win over the file.
+    /// Used are hostnameOverride, clientConnection.kubeconfig, nodePortAddresses, healthzBindAddress,
+    /// metricsBindAddress and logging.format; the log names every other field that is set. Flags win over the file.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -63,6 +64,42 @@ pub struct RunArgs {
     /// The directory of the lock, the status and the journal
     #[arg(long, value_name = "DIR", default_value = "/run/portolan", help_heading = "Where things are")]
     pub state_dir: PathBuf,
+
+    /// Where clients outside of the cluster are served nodePorts: `primary`, `all` or ranges of addresses of this
+    /// machine [default: primary, the first InternalIP of each family]
+    ///
+    /// A family for which there is neither `primary` nor a range is served at all its addresses, as with kube-proxy.
+    #[arg(
+        long,
+        value_name = "ADDR,...",
+        value_delimiter = ',',
+        help_heading = "Clients outside of the cluster"
+    )]
+    pub nodeport_addresses: Vec<String>,
+
+    /// Whose packets get the node's address when they leave the cluster
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHOSE",
+        default_value_t = Masquerade::All,
+        help_heading = "Pod network"
+    )]
+    pub masquerade: Masquerade,
+
+    /// Ranges outside of the cluster that see the pods' own addresses; ip-masq-agent's nonMasqueradeCIDRs
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',', help_heading = "Pod network")]
+    pub no_masquerade: Vec<IpNetwork>,
+
+    /// What carries packets between pods and uplinks
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        default_value_t = Forwarding::Bpf,
+        help_heading = "Pod network"
+    )]
+    pub forwarding: Forwarding,
 
     /// An interface that leads to the other nodes; repeatable [default: where node addresses and routes live]
     #[arg(long = "uplink", value_name = "IF", help_heading = "Pod network")]
@@ -115,6 +152,26 @@ pub struct RunArgs {
         help_heading = "Capacity (kernel memory)"
     )]
     pub max_backends: u32,
+}
+
+/// Whose packets get the node's address when they leave the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Masquerade {
+    /// All packets of pods
+    All,
+    /// IPv4 packets: pods have IPv6 addresses that everybody can reach
+    Ipv4,
+    /// None
+    None,
+}
+
+/// What carries packets between pods and uplinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Forwarding {
+    /// The eBPF programs, past the host's stack; what is not simple they leave to the kernel
+    Bpf,
+    /// The kernel's routing alone, with its netfilter rules
+    Kernel,
 }
 
 /// How the log looks.

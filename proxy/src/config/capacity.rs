@@ -5,6 +5,14 @@ use serde::{Serialize, Serializer};
 
 /// Addresses of all nodes together: 5,000 nodes, the most that Kubernetes promises, with six each.
 pub(super) const NODE_ADDRS: u32 = 32_768;
+/// Ranges of `loadBalancerSourceRanges`, for each port of their Service.
+pub(super) const SOURCE_RANGES: u32 = 65_536;
+/// Interfaces to other nodes.
+pub(super) const UPLINKS: u32 = 256;
+/// Pod CIDRs of those nodes, and ranges that are not to be masqueraded.
+pub(super) const CLUSTER_CIDRS: u32 = 16_384;
+/// Flows that are translated packet by packet; a power of two.
+pub(super) const FLOW_SLOTS: u32 = 131_072;
 
 #[derive(Serialize)]
 struct Shown {
@@ -12,12 +20,26 @@ struct Shown {
     frontends: u32,
     backends: u32,
     node_addrs: u32,
+    source_ranges: u32,
+    uplinks: u32,
+    cluster_cidrs: u32,
+    flow_slots: u32,
 }
 
 /// For `#[serde(with)]`: the core does not depend on serde.
 pub(super) fn serialize<S: Serializer>(limits: &Limits, serializer: S) -> Result<S::Ok, S::Error> {
-    let Limits { frontends, backends, services, node_addrs } = *limits;
-    Shown { services, frontends, backends, node_addrs }.serialize(serializer)
+    let Limits {
+        frontends,
+        backends,
+        services,
+        node_addrs,
+        source_ranges,
+        uplinks,
+        cluster_cidrs,
+        flow_slots,
+    } = *limits;
+    Shown { services, frontends, backends, node_addrs, source_ranges, uplinks, cluster_cidrs, flow_slots }
+        .serialize(serializer)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ pub struct FileConfig {
     pub hostname_override: Option<String>,
     /// `clientConnection.kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
+    /// `nodePortAddresses`.
+    pub node_port_addresses: Vec<String>,
     /// `healthzBindAddress`.
     pub healthz_bind_address: Option<Bind>,
     /// `metricsBindAddress`.
@@ -58,7 +60,6 @@ const REASONS: &[(&str, &str)] = &[
     ("clusterCIDR", "pods keep their addresses towards pods and nodes; pod CIDRs come from the Node objects"),
     ("detectLocalMode", "what is local is known from the Node objects"),
     ("detectLocal", "what is local is known from the Node objects"),
-    ("nodePortAddresses", "a nodePort is served on every address of a node"),
     ("iptables", "Portolan uses no iptables"),
     ("ipvs", "Portolan uses no IPVS"),
     ("nftables", "Portolan uses no nftables"),
@@ -99,6 +100,7 @@ impl FileConfig {
         Ok(Self {
             hostname_override: take(&mut root, "hostnameOverride")?,
             kubeconfig: take(&mut root, "clientConnection.kubeconfig")?.map(PathBuf::from),
+            node_port_addresses: take_list(&mut root, "nodePortAddresses")?,
             healthz_bind_address: take(&mut root, "healthzBindAddress")?.and_then(bind),
             metrics_bind_address: take(&mut root, "metricsBindAddress")?.and_then(bind),
             log_format: take(&mut root, "logging.format")?.map(log_format).transpose()?,
@@ -122,6 +124,16 @@ fn take(root: &mut Map<String, Value>, field: &'static str) -> Result<Option<Str
             Err(FileError::Field { field, value: other.to_string(), expected: "a text" })
         }
     }
+}
+
+/// Removes a list of texts. Empty is unset.
+fn take_list(root: &mut Map<String, Value>, field: &'static str) -> Result<Vec<String>, FileError> {
+    let value = root.remove(field).filter(|value| !value.is_null()).unwrap_or(Value::Array(Vec::new()));
+    serde_json::from_value(value.clone()).map_err(|_| FileError::Field {
+        field,
+        value: value.to_string(),
+        expected: "a list of texts",
+    })
 }
 
 fn log_format(text: String) -> Result<LogFormat, FileError> {
@@ -236,12 +248,12 @@ winkernel:
         assert_eq!(config.healthz_bind_address, "10.0.0.1:99".parse().ok());
         assert_eq!(config.metrics_bind_address, "0.0.0.0".parse().ok());
         assert_eq!(config.log_format, Some(LogFormat::Json));
+        assert_eq!(config.node_port_addresses, ["10.0.0.0/8"]);
         assert_eq!(
             config.notes,
             [
                 "ipvs.scheduler has no effect: Portolan uses no IPVS",
                 "mode has no effect: Portolan has one mode",
-                "nodePortAddresses has no effect: a nodePort is served on every address of a node",
                 "unheardOf has no effect: Portolan does not know it",
             ]
         );
@@ -255,6 +267,10 @@ winkernel:
             ("- a\n- b", "no object found"),
             ("kind: Pod\napiVersion: v1", "Pod of v1 found"),
             (&format!("{head}hostnameOverride: 5"), "hostnameOverride: 5 found, a text is expected"),
+            (
+                &format!("{head}nodePortAddresses: primary"),
+                "nodePortAddresses: \"primary\" found, a list of texts",
+            ),
             (&format!("{head}logging: {{format: xml}}"), "logging.format: \"xml\" found"),
         ];
         for (text, expected) in rows {

@@ -30,6 +30,7 @@ fn defaults_are_those_of_a_daemon_set() {
     assert_eq!(config.healthz, HEALTHZ_DEFAULT.parse().ok());
     assert_eq!(config.metrics, METRICS_DEFAULT.parse().ok());
     assert_eq!(config.cni, None);
+    assert_eq!(config.network, NetworkConfig::default());
     assert_eq!(config.limits.services, 65_536);
     assert_eq!(config.bpffs, Path::new("/sys/fs/bpf"));
 }
@@ -44,7 +45,7 @@ fn flags_win_over_the_file() {
         &file,
         format!(
             "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nhostnameOverride: file\n\
-             clusterCIDR: 10.0.0.0/8\nclientConnection: {{kubeconfig: {}}}\nmetricsBindAddress: 0.0.0.0:1\n",
+             clusterCIDR: 10.0.0.0/8\nnodePortAddresses: [10.1.0.0/16]\nclientConnection: {{kubeconfig: {}}}\nmetricsBindAddress: 0.0.0.0:1\n",
             kubeconfig.display()
         ),
     )
@@ -56,9 +57,12 @@ fn flags_win_over_the_file() {
     assert_eq!(config.source, Source::Api { kubeconfig: Some(kubeconfig.clone()), server: None });
     assert_eq!(config.metrics, "0.0.0.0:1".parse().ok());
     assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
+    let ranges = |config: &Config| config.network.node_port_addresses.ranges.clone();
+    assert_eq!(ranges(&config), ["10.1.0.0/16".parse().unwrap()]);
 
     let flags = ["--config", file, "--node-name", "FLAG", "--metrics-bind-address", ""];
-    let config = resolve(&flags).unwrap();
+    let config = resolve(&[&flags[..], &["--nodeport-addresses", "primary"]].concat()).unwrap();
+    assert!(config.network.node_port_addresses.primary && ranges(&config).is_empty());
     assert_eq!((config.node_name.as_str(), config.metrics), ("flag", None));
 
     let manifests = dir.path().to_str().unwrap();
@@ -72,7 +76,7 @@ fn flags_win_over_the_file() {
 
 #[test]
 fn an_error_names_the_flag_the_value_and_what_was_expected() {
-    let rows: [(&[&str], &str); 11] = [
+    let rows: [(&[&str], &str); 14] = [
         (&["--cgroup", "/absent"], "--cgroup /absent: there is no such directory; name a directory of"),
         (&["--node-name", "a b"], "--node-name \"a b\": the name of this node's Node object"),
         (&["--node-name", ""], "--node-name \"\": the name"),
@@ -83,6 +87,9 @@ fn an_error_names_the_flag_the_value_and_what_was_expected() {
         (&["--config", "/absent"], "--config /absent: a readable KubeProxyConfiguration"),
         (&["--manifests", "/", "--kubeconfig", "/x"], "cannot be used with '--kubeconfig"),
         (&["--cni-bin-dir", "/opt/cni/bin"], "--cni-conf-dir <DIR>"),
+        (&["--nodeport-addresses", "primary,eth0"], "--nodeport-addresses eth0: `primary`, `all` or"),
+        (&["--no-masquerade", "::/0"], "--no-masquerade ::/0: a range outside of ::/64"),
+        (&["--no-masquerade", "10.0.0.0/8,x"], "invalid value 'x' for '--no-masquerade"),
         (&["--max-services", "1"], "1 is not in 2..=16777216"),
     ];
     for (flags, expected) in rows {
@@ -108,5 +115,7 @@ fn this_machine_can_be_observed() {
 fn the_configuration_can_be_shown() {
     let shown = serde_json::to_value(resolve(&[]).unwrap()).unwrap();
     assert_eq!(shown["limits"]["frontends"], 262_144);
+    assert_eq!(shown["network"]["node_port_addresses"], serde_json::json!(["primary"]));
+    assert_eq!(shown["network"]["masquerade"], "all");
     assert_eq!(shown["source"]["api"]["kubeconfig"], serde_json::Value::Null);
 }

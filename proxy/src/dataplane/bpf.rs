@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use aya::Pod;
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use portolan_abi::{
-    Addr, Backend, Frontend, FrontendKey, MapName, NodeAddrFlags, SERVICE_CIDR_SLOTS, ServiceCidr,
-    ServiceCounters, ServiceInfo, Set, Settings,
+    Addr, Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, MapName, Network, SERVICE_CIDR_SLOTS,
+    ServiceCidr, ServiceCounters, ServiceInfo, Set, Settings, SourceRangeKey, Uplink,
 };
 use portolan_core::state::{Limits, Observed, Op};
 
-/// The maps of Services.
+/// The maps that the daemon writes.
 pub struct Maps {
     dir: PathBuf,
     /// `FRONTENDS`.
@@ -22,6 +23,14 @@ pub struct Maps {
     pub backends: Array<MapData, Backend>,
     /// `NODE_ADDRS`.
     pub node_addrs: HashMap<MapData, Addr, u32>,
+    /// `SOURCE_RANGES`, by the id of a Service port and the words of an address.
+    pub source_ranges: LpmTrie<MapData, [u32; 5], u32>,
+    /// `UPLINKS`.
+    pub uplinks: HashMap<MapData, u32, Uplink>,
+    /// `CLUSTER_CIDRS`.
+    pub cluster_cidrs: LpmTrie<MapData, Addr, ClusterCidr>,
+    /// `NETWORK`.
+    pub network: Array<MapData, Network>,
     /// `SERVICE_CIDRS`.
     pub service_cidrs: Array<MapData, ServiceCidr>,
     /// `SETTINGS`.
@@ -47,6 +56,10 @@ impl Maps {
             frontends: typed(dir, MapName::Frontends, Map::HashMap)?,
             backends: typed(dir, MapName::Backends, Map::Array)?,
             node_addrs: typed(dir, MapName::NodeAddrs, Map::HashMap)?,
+            source_ranges: typed(dir, MapName::SourceRanges, Map::LpmTrie)?,
+            uplinks: typed(dir, MapName::Uplinks, Map::HashMap)?,
+            cluster_cidrs: typed(dir, MapName::ClusterCidrs, Map::LpmTrie)?,
+            network: typed(dir, MapName::Network, Map::Array)?,
             service_cidrs: typed(dir, MapName::ServiceCidrs, Map::Array)?,
             settings: typed(dir, MapName::Settings, Map::Array)?,
             services: typed(dir, MapName::Services, Map::HashMap)?,
@@ -80,6 +93,10 @@ impl Maps {
             backends: size(MapName::Backends)?,
             services: size(MapName::ServiceCounters)?.min(size(MapName::Services)?),
             node_addrs: size(MapName::NodeAddrs)?,
+            source_ranges: size(MapName::SourceRanges)?,
+            uplinks: size(MapName::Uplinks)?,
+            cluster_cidrs: size(MapName::ClusterCidrs)?,
+            flow_slots: size(MapName::FlowSlots)?,
         })
     }
 
@@ -88,7 +105,11 @@ impl Maps {
         let mut observed = Observed {
             services: self.services.iter().collect::<Result<_, _>>().context("reading SERVICES")?,
             frontends: self.read_frontends().context("reading FRONTENDS")?,
-            node_addrs: self.node_addrs.keys().collect::<Result<_, _>>().context("reading NODE_ADDRS")?,
+            node_addrs: self.node_addrs.iter().collect::<Result<_, _>>().context("reading NODE_ADDRS")?,
+            source_ranges: self.read_source_ranges().context("reading SOURCE_RANGES")?,
+            uplinks: self.uplinks.iter().collect::<Result<_, _>>().context("reading UPLINKS")?,
+            cluster_cidrs: self.read_cluster_cidrs().context("reading CLUSTER_CIDRS")?,
+            network: self.read_network().context("reading NETWORK")?,
             settings: self.settings.get(&0, 0).context("reading SETTINGS")?,
             ..Observed::default()
         };
@@ -117,6 +138,22 @@ impl Maps {
         self.frontends.iter().map(|entry| entry.map(unsealed)).collect()
     }
 
+    fn read_source_ranges(&self) -> Result<BTreeSet<SourceRangeKey>, MapError> {
+        self.source_ranges.keys().map(|key| key.map(|key| source_range(&key))).collect()
+    }
+
+    fn read_cluster_cidrs(&self) -> Result<BTreeMap<CidrKey, ClusterCidr>, MapError> {
+        let read = |(key, range): (Key<Addr>, ClusterCidr)| {
+            (CidrKey { prefix_len: key.prefix_len(), addr: key.data() }, range)
+        };
+        self.cluster_cidrs.iter().map(|entry| entry.map(read)).collect()
+    }
+
+    /// An array has its element from the beginning; one that was ever written has a place for an IPv4 address.
+    fn read_network(&self) -> Result<Option<Network>, MapError> {
+        Ok(Some(self.network.get(&0, 0)?).filter(|network| network.node_v4.is_v4()))
+    }
+
     /// Does one operation; those of routes are none of the maps'.
     pub fn apply(&mut self, op: &Op) -> Result<()> {
         self.write(op).with_context(|| format!("writing {op:?}"))
@@ -135,8 +172,15 @@ impl Maps {
                 let zero = vec![ServiceCounters::default(); cpus()?];
                 self.service_counters.set(*id, PerCpuValues::try_from(zero)?, 0)
             }
-            Op::PutNodeAddr(addr) => self.node_addrs.insert(addr, NodeAddrFlags::NODE, 0),
+            Op::PutNodeAddr(addr, flags) => self.node_addrs.insert(addr, flags, 0),
             Op::DeleteNodeAddr(addr) => absent_is_fine(self.node_addrs.remove(addr)),
+            Op::PutSourceRange(key) => self.source_ranges.insert(&source_key(key), 0, 0),
+            Op::DeleteSourceRange(key) => absent_is_fine(self.source_ranges.remove(&source_key(key))),
+            Op::PutUplink(ifindex, uplink) => self.uplinks.insert(ifindex, uplink, 0),
+            Op::DeleteUplink(ifindex) => absent_is_fine(self.uplinks.remove(ifindex)),
+            Op::PutClusterCidr(key, range) => self.cluster_cidrs.insert(&trie_key(key), range, 0),
+            Op::DeleteClusterCidr(key) => absent_is_fine(self.cluster_cidrs.remove(&trie_key(key))),
+            Op::PutNetwork(network) => self.network.set(0, **network, 0),
             Op::PutServiceCidr(slot, cidr) => {
                 let before = self.service_cidrs.get(slot, 0)?;
                 self.service_cidrs.set(*slot, ServiceCidr { flags: 0, ..before }, 0)?;
@@ -162,6 +206,22 @@ where
 /// Sums a per-CPU value.
 pub fn sum<T: Pod>(values: &PerCpuValues<T>, of: impl Fn(&T) -> u64) -> u64 {
     values.iter().map(of).sum()
+}
+
+/// The key of a source range as the map has it.
+pub fn source_key(key: &SourceRangeKey) -> Key<[u32; 5]> {
+    let [a, b, c, d] = key.addr.words();
+    Key::new(key.prefix_len, [key.service, a, b, c, d])
+}
+
+/// The reverse of [`source_key`].
+pub fn source_range(key: &Key<[u32; 5]>) -> SourceRangeKey {
+    let [service, a, b, c, d] = key.data();
+    SourceRangeKey { prefix_len: key.prefix_len(), service, addr: Addr::from_words([a, b, c, d]) }
+}
+
+fn trie_key(key: &CidrKey) -> Key<Addr> {
+    Key::new(key.prefix_len, key.addr)
 }
 
 fn cpus() -> Result<usize, MapError> {

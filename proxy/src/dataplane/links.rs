@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
+use portolan_cni::bpf::open_pinned;
 
 use super::sys;
 
@@ -47,7 +48,7 @@ pub struct Attached {
 /// # Errors
 /// The kernel refuses: the link stays as it is.
 pub(super) fn adopt(pin: &Path, program: BorrowedFd<'_>, cgroup_id: u64) -> Result<bool> {
-    let link = match sys::open_pinned(pin) {
+    let link = match open_pinned(pin) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         link => link.with_context(|| format!("opening the pinned link {}", pin.display()))?,
     };
@@ -57,6 +58,16 @@ pub(super) fn adopt(pin: &Path, program: BorrowedFd<'_>, cgroup_id: u64) -> Resu
     sys::update_link(link.as_fd(), program)
         .with_context(|| format!("updating the link {}", pin.display()))?;
     Ok(true)
+}
+
+/// Detaches the program that a pinned link holds and removes the pin; when this returns the program sees nothing more.
+///
+/// # Errors
+/// The pin cannot be removed; that it is not there is one as well.
+pub fn remove(pin: &Path) -> io::Result<()> {
+    // Should it fail, the link ends with its pin.
+    let _ = open_pinned(pin).and_then(|link| sys::detach_link(link.as_fd()));
+    fs::remove_file(pin)
 }
 
 /// Attaches a program beside those of others and pins the link, in place of a link that could not be adopted. Both are

@@ -6,22 +6,21 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData};
 use aya::programs::{CgroupSockAddr, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use portolan_abi::{MapName, ServiceInfo};
+use portolan_abi::{MapName, Network, ServiceInfo};
+use portolan_cni::hook::Program;
 use portolan_core::state::Limits;
 
 use super::Pins;
 use super::links::{self, Attached, PROGRAMS};
+use super::tc::Packets;
 
 /// The object that `build.rs` compiles from `ebpf/`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan.bpf.o"));
-
-/// How many flows there can be; a power of two.
-const FLOWS: u32 = 131_072;
 
 /// `BPF_F_NO_PREALLOC` (include/uapi/linux/bpf.h): elements are allocated when they are inserted.
 const NO_PREALLOC: u32 = 1;
@@ -48,9 +47,12 @@ impl Programs {
             .map_max_entries(MapName::Backends.as_str(), limits.backends)
             .map_max_entries(MapName::ServiceCounters.as_str(), limits.services)
             .map_max_entries(MapName::NodeAddrs.as_str(), limits.node_addrs)
-            .map_max_entries(MapName::FlowSlots.as_str(), FLOWS)
+            .map_max_entries(MapName::SourceRanges.as_str(), limits.source_ranges)
+            .map_max_entries(MapName::ClusterCidrs.as_str(), limits.cluster_cidrs)
+            .map_max_entries(MapName::Uplinks.as_str(), limits.uplinks)
+            .map_max_entries(MapName::FlowSlots.as_str(), limits.flow_slots)
             // Two directions each, and room for what goes while something else comes.
-            .map_max_entries(MapName::Flows.as_str(), 2 * FLOWS + FLOWS / 8);
+            .map_max_entries(MapName::Flows.as_str(), 2 * limits.flow_slots + limits.flow_slots / 8);
         let mut ebpf = loader.load(OBJECT).context("loading the eBPF object")?;
         create_services(&dir.join(MapName::Services.as_str()), limits.services)?;
         for (name, _) in PROGRAMS {
@@ -59,11 +61,9 @@ impl Programs {
                 .with_context(|| format!("the kernel refuses the program {name}"))?;
         }
         for (name, _) in links::PACKET_PROGRAMS {
-            let program: &mut SchedClassifier = ebpf
-                .program_mut(name)
-                .with_context(|| format!("the eBPF object has no program {name}"))?
-                .try_into()?;
-            program.load().with_context(|| format!("the kernel refuses the program {name}"))?;
+            packet_program(&mut ebpf, name)?
+                .load()
+                .with_context(|| format!("the kernel refuses the program {name}"))?;
         }
         let file = File::open(cgroup).with_context(|| format!("opening the cgroup {}", cgroup.display()))?;
         let cgroup_id = file.metadata()?.ino();
@@ -89,6 +89,24 @@ impl Programs {
         Ok(attached)
     }
 
+    /// The programs of packets, to be attached to interfaces.
+    pub fn packets(&mut self) -> Result<Packets> {
+        let mut programs = Vec::new();
+        for (name, _) in links::PACKET_PROGRAMS {
+            let fd = packet_program(&mut self.ebpf, name)?.fd()?.as_fd().try_clone_to_owned()?;
+            programs.push(Program::new(fd).with_context(|| format!("asking for the number of {name}"))?);
+        }
+        Ok(Packets::new(programs, &self.pins))
+    }
+
+    /// Whether `NETWORK` was ever written, by this daemon or one before. An array has its element from the beginning, and
+    /// one of zeros makes every address one of a pod: the programs of packets must not be attached to that.
+    pub fn network_is_known(&self) -> Result<bool> {
+        let map = self.ebpf.map(MapName::Network.as_str()).context("the eBPF object has no map NETWORK")?;
+        let network: Network = Array::try_from(map)?.get(&0, 0).context("reading NETWORK")?;
+        Ok(network.node_v4.is_v4())
+    }
+
     /// Pins the maps that have lost their pin while the programs still use them.
     pub fn pin_maps_again(&self) -> Result<usize> {
         prepare(&self.pins)?;
@@ -107,7 +125,7 @@ impl Programs {
 }
 
 /// The maps that programs use.
-const MAPS: [MapName; 18] = [
+const MAPS: [MapName; 21] = [
     MapName::Frontends,
     MapName::Backends,
     MapName::NodeAddrs,
@@ -119,6 +137,9 @@ const MAPS: [MapName; 18] = [
     MapName::Counters,
     MapName::ServiceCounters,
     MapName::Pods,
+    MapName::HostPorts,
+    MapName::HostPortMarks,
+    MapName::SourceRanges,
     MapName::Network,
     MapName::ClusterCidrs,
     MapName::Uplinks,
@@ -129,6 +150,11 @@ const MAPS: [MapName; 18] = [
 ];
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
+    let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
+    Ok(program.try_into()?)
+}
+
+fn packet_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
     Ok(program.try_into()?)
 }
@@ -158,7 +184,8 @@ fn prepare(pins: &Pins) -> Result<()> {
             )
         })?;
     }
-    for dir in [bpffs.join("portolan"), pins.root(), pins.maps(), pins.links()] {
+    let below = [pins.maps(), pins.links(), pins.programs(), pins.qdiscs()];
+    for dir in [bpffs.join("portolan"), pins.root()].into_iter().chain(below) {
         match fs::create_dir(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 bail!("creating {}: {error}", dir.display())

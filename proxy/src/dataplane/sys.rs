@@ -1,47 +1,95 @@
-//! The bpf(2) commands on links that aya has no function for.
+//! The commands of the kernel that aya has no function for, beside those that the plugin needs as well.
 
-use std::ffi::CString;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{BPF_F_BEFORE, bpf_attr, bpf_cmd, bpf_link_info};
 use nix::libc;
-
-/// Opens a pinned object.
-pub(super) fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    // SAFETY: all-zero is a valid attribute.
-    let mut attr: bpf_attr = unsafe { zeroed() };
-    attr.__bindgen_anon_4.pathname = path.as_ptr() as u64;
-    let fd = bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: the kernel has just returned this descriptor to us alone.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use portolan_cni::bpf::{self, descriptor};
+use portolan_cni::hook::{Hook, tcx};
 
 /// Replaces the program of a link: there is no moment without one.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid attribute.
     let mut attr: bpf_attr = unsafe { zeroed() };
-    attr.link_update.link_fd = descriptor(link.as_raw_fd());
-    attr.link_update.__bindgen_anon_1.new_prog_fd = descriptor(program.as_raw_fd());
-    bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
+    attr.link_update.link_fd = descriptor(link);
+    attr.link_update.__bindgen_anon_1.new_prog_fd = descriptor(program);
+    // SAFETY: the attribute points to nothing.
+    unsafe { bpf::call(bpf_cmd::BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Detaches the program of a link at once: without its last pin the kernel does so some time later.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: all-zero is a valid attribute.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.link_detach.link_fd = descriptor(link);
+    // SAFETY: the attribute points to nothing.
+    unsafe { bpf::call(bpf_cmd::BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
 /// The id of the cgroup that a link is attached to; 0 when that cgroup is gone.
 pub(super) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
-    // SAFETY: all-zero is a valid structure.
-    let mut info: bpf_link_info = unsafe { zeroed() };
-    // SAFETY: all-zero is a valid attribute.
-    let mut attr: bpf_attr = unsafe { zeroed() };
-    attr.info.bpf_fd = descriptor(link.as_raw_fd());
-    attr.info.info = (&raw mut info) as u64;
-    attr.info.info_len = u32::try_from(size_of::<bpf_link_info>()).expect("the structure is small");
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let info = link_info(link)?;
     // SAFETY: the kernel has filled the structure, and any bits are a valid number.
     Ok(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
+}
+
+/// What a link of tcx holds, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TcxLink {
+    /// Number of the program.
+    pub(super) program: u32,
+    /// Number of the interface; 0 when that is gone.
+    pub(super) ifindex: u32,
+    /// `enum bpf_attach_type`.
+    pub(super) attach_type: u32,
+}
+
+/// Asks what a link of tcx holds.
+pub(super) fn tcx_link(link: BorrowedFd<'_>) -> io::Result<TcxLink> {
+    let info = link_info(link)?;
+    // SAFETY: the kernel has filled the structure, and any bits are valid numbers.
+    let tcx = unsafe { info.__bindgen_anon_1.tcx };
+    Ok(TcxLink { program: info.prog_id, ifindex: tcx.ifindex, attach_type: tcx.attach_type })
+}
+
+/// Attaches a program by tcx, before those of others: see [`tcx`].
+pub(super) fn create_tcx_link(program: BorrowedFd<'_>, hook: Hook) -> io::Result<OwnedFd> {
+    // SAFETY: all-zero is a valid attribute.
+    let mut attr: bpf_attr = unsafe { zeroed() };
+    attr.link_create.__bindgen_anon_1.prog_fd = descriptor(program);
+    attr.link_create.__bindgen_anon_2.target_ifindex = hook.ifindex;
+    attr.link_create.attach_type = tcx::attach_type(hook.direction);
+    attr.link_create.flags = BPF_F_BEFORE;
+    // SAFETY: the attribute points to nothing, and the command returns a descriptor.
+    unsafe { bpf::call_for_descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attr) }
+}
+
+fn link_info(link: BorrowedFd<'_>) -> io::Result<bpf_link_info> {
+    // SAFETY: all-zero is a valid structure.
+    let mut info: bpf_link_info = unsafe { zeroed() };
+    // SAFETY: this is the structure of links; all-zero asks for nothing behind a pointer.
+    unsafe { bpf::object_info(link, &mut info) }?;
+    Ok(info)
+}
+
+/// `ARPHRD_*` of an interface (include/uapi/linux/if_arp.h): what its frames begin with.
+pub(super) fn hardware_type(name: &str) -> io::Result<u16> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: all-zero is a valid structure.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (to, from) in request.ifr_name[..libc::IFNAMSIZ - 1].iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the command reads a name that ends with a zero, and writes an address into the structure.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR as _, &raw mut request) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has written the address.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
 }
 
 /// `SO_NETNS_COOKIE` (kernel 5.14) of the network namespace of the calling thread.
@@ -55,14 +103,4 @@ pub(super) fn netns_cookie() -> io::Result<u64> {
         libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut cookie).cast(), &raw mut length)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
-}
-
-fn descriptor(fd: RawFd) -> u32 {
-    u32::try_from(fd).expect("an open descriptor is not negative")
-}
-
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
-    // SAFETY: `attr` is what the command reads, as long as it says, and outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<bpf_attr>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(RawFd::try_from(result).unwrap_or_default()) }
 }

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use portolan_abi::Outcome;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -54,7 +55,7 @@ fn assert_reply(reply: &Reply, code: u16, body: &str) {
 }
 
 fn metrics() -> Arc<Metrics> {
-    Arc::new(Metrics::new(|| [0; 9]))
+    Arc::new(Metrics::new(|| [0; Outcome::COUNT as usize]))
 }
 
 fn synced_at(timestamp: Timestamp) -> HealthState {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use portolan_abi::Outcome;
+use portolan_cni::hook::Method;
 use serde::Serialize;
 
 use super::maps::{self, Fill};
@@ -13,6 +14,7 @@ use super::{Paint, Place};
 use crate::dataplane::Pins;
 use crate::dataplane::bpf::Maps;
 use crate::dataplane::links::PROGRAMS;
+use crate::dataplane::tc;
 use crate::report::{self, Report};
 
 mod judge;
@@ -29,6 +31,8 @@ pub struct Status {
     pub daemon: Daemon,
     /// The programs.
     pub programs: Vec<Program>,
+    /// The interfaces that lead to other machines, and how the programs of packets are attached to them.
+    pub uplinks: Vec<Uplink>,
     /// How full the maps are.
     pub usage: Fill,
     /// What became of traffic to Services, by [`Outcome::name`].
@@ -66,6 +70,17 @@ pub struct Program {
     pub attached: bool,
 }
 
+/// An interface that leads to other machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Uplink {
+    /// Its name.
+    pub name: String,
+    /// `tcx` or `clsact`; `None`: the programs of packets are not attached.
+    pub attached: Option<String>,
+    /// Why they are not.
+    pub why: Option<String>,
+}
+
 /// What was found, before it is judged.
 #[derive(Debug)]
 pub struct Facts {
@@ -77,6 +92,8 @@ pub struct Facts {
     pub report: io::Result<Option<Report>>,
     /// The programs.
     pub programs: Vec<Program>,
+    /// The uplinks that the daemon has found, and what is attached to them.
+    pub uplinks: Vec<Uplink>,
     /// How full the maps are.
     pub usage: Fill,
     /// In the order of [`Outcome::ALL`].
@@ -97,14 +114,28 @@ fn gather(pins: &Pins, state_dir: &Path) -> Result<Facts> {
     let maps = Maps::open(&pins.maps())?;
     let links = pins.links();
     let program = |(name, purpose)| Program { name, purpose, attached: links.join(name).exists() };
+    let report = Report::read(state_dir);
     Ok(Facts {
         state_dir: state_dir.display().to_string(),
         daemon: report::daemon(state_dir),
-        report: Report::read(state_dir),
+        uplinks: uplinks(pins, report.as_ref().ok().and_then(Option::as_ref))?,
+        report,
         programs: PROGRAMS.into_iter().map(program).collect(),
         usage: maps::fill(&maps)?,
         outcomes: maps::outcomes(&maps)?,
     })
+}
+
+/// What is attached to the uplinks that the daemon has found; why not, it has said as well.
+fn uplinks(pins: &Pins, report: Option<&Report>) -> Result<Vec<Uplink>> {
+    let Some(report) = report else { return Ok(Vec::new()) };
+    let uplink = |name: &String| {
+        let attached = tc::attached(pins, name)?.as_ref().map(Method::to_string);
+        let problem = report.problems.iter().find(|problem| problem.subject == format!("Uplink {name}"));
+        let why = problem.map(|problem| problem.message.clone()).filter(|_| attached.is_none());
+        Ok(Uplink { name: name.clone(), attached, why })
+    };
+    report.uplinks.iter().map(uplink).collect()
 }
 
 #[cfg(test)]

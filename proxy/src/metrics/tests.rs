@@ -1,6 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use portolan_abi::Outcome;
 
 fn text_of(metrics: &Metrics) -> String {
     metrics.encode().unwrap()
@@ -8,7 +9,7 @@ fn text_of(metrics: &Metrics) -> String {
 
 #[test]
 fn kube_proxys_names_are_kube_proxys() {
-    let metrics = Metrics::new(|| [0; 9]);
+    let metrics = Metrics::new(|| [0; Outcome::COUNT as usize]);
     metrics.synced(Duration::from_millis(3), 1_700_000_000.5);
     metrics.queued(1_700_000_001.0);
     metrics.service_changed();
@@ -42,7 +43,7 @@ fn kube_proxys_names_are_kube_proxys() {
 fn outcomes_are_read_at_each_scrape() {
     let scrapes = AtomicU64::new(0);
     let metrics = Metrics::new(move || {
-        let mut counts = [0; 9];
+        let mut counts = [0; Outcome::COUNT as usize];
         counts[Outcome::NoEndpoints as usize] = scrapes.fetch_add(1, Ordering::Relaxed) + 7;
         counts
     });
@@ -55,7 +56,7 @@ fn outcomes_are_read_at_each_scrape() {
 
 #[test]
 fn problems_that_are_gone_are_not_shown() {
-    let metrics = Metrics::new(|| [0; 9]);
+    let metrics = Metrics::new(|| [0; Outcome::COUNT as usize]);
     let problem = |subject: &str, reason| Problem { subject: subject.into(), reason, message: String::new() };
     metrics.set_problems(&[
         problem("a", "BackendsFull"),
@@ -73,7 +74,7 @@ fn problems_that_are_gone_are_not_shown() {
 
 #[test]
 fn our_own_are_there_from_the_start() {
-    let metrics = Metrics::new(|| [0; 9]);
+    let metrics = Metrics::new(|| [0; Outcome::COUNT as usize]);
     metrics.set_usage("frontends", Usage { used: 3, max: 10 });
     metrics.set_rejected(4);
     metrics.set_source_healthy(false);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use nix::errno::Errno;
 
@@ -47,6 +47,8 @@ pub struct Address {
     pub ip: IpAddr,
     /// Whether it may go away by itself: an IPv6 address that is temporary, deprecated or not yet proven unique.
     pub passing: bool,
+    /// Whether it is valid beyond its link and this machine.
+    pub global: bool,
 }
 
 /// All interfaces.
@@ -137,7 +139,8 @@ fn parse_address(message: &RouteNetlinkMessage) -> Option<Address> {
     }
     let ip = local.or(address)?;
     // The flag of temporary IPv6 addresses marks, in IPv4, any further address of a subnet.
-    Some(Address { index: message.header.index, ip, passing: passing && ip.is_ipv6() })
+    let global = message.header.scope == AddressScope::Universe;
+    Some(Address { index: message.header.index, ip, passing: passing && ip.is_ipv6(), global })
 }
 
 #[cfg(test)]
@@ -167,6 +170,7 @@ mod tests {
             ip("link add pn000000000000 type bridge");
             ip("addr add 192.0.2.1/24 dev p0");
             ip("addr add 192.0.2.2/24 dev p0");
+            ip("addr add 198.51.100.3/24 dev p0 scope link");
             ip("addr add 2001:db8::1/64 dev p0 nodad");
             let netlink = Netlink::open().unwrap();
             let all = links(&netlink).await.unwrap();
@@ -175,8 +179,11 @@ mod tests {
             assert!(find("pn0123456789ab").is_pod() && find("pn0123456789ab").mtu == 1400);
             assert!(!find("pn000000000000").is_pod(), "a bridge is no pod's veth");
             let of_p0: Vec<_> = addresses(&netlink).await.unwrap();
-            for ip in ["192.0.2.1", "192.0.2.2", "2001:db8::1"] {
-                let expected = Address { index: find("p0").index, ip: ip.parse().unwrap(), passing: false };
+            for (ip, global) in
+                [("192.0.2.1", true), ("192.0.2.2", true), ("198.51.100.3", false), ("2001:db8::1", true)]
+            {
+                let (index, ip) = (find("p0").index, ip.parse().unwrap());
+                let expected = Address { index, ip, passing: false, global };
                 assert!(of_p0.contains(&expected), "{ip} is not in {of_p0:?}");
             }
             assert!(exists(&netlink, "pn0123456789ab").await.unwrap());

@@ -37,14 +37,32 @@ impl fmt::Display for PeerState {
     }
 }
 
+/// The way to another node's InternalIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// How it is reached.
+    pub state: PeerState,
+    /// The interface on which it is a neighbour; `None`: it is none.
+    pub interface: Option<u32>,
+}
+
+impl Way {
+    const UNKNOWN: Self = Self { state: PeerState::Unknown, interface: None };
+
+    fn of(route: &RouteMessage) -> Self {
+        let state = classify(route);
+        Self { state, interface: message::interface(route).filter(|_| state == PeerState::Direct) }
+    }
+}
+
 /// Asks the kernel about one address.
 ///
 /// # Errors
 /// When netlink fails; that there is no route is [`PeerState::Unknown`].
-pub async fn state(netlink: &Netlink, internal_ip: IpAddr) -> Result<PeerState, NetlinkError> {
+pub async fn way(netlink: &Netlink, internal_ip: IpAddr) -> Result<Way, NetlinkError> {
     match routes::lookup(netlink, internal_ip).await {
-        Ok(route) => Ok(route.as_ref().map_or(PeerState::Unknown, classify)),
-        Err(NetlinkError::Refused { .. }) => Ok(PeerState::Unknown),
+        Ok(route) => Ok(route.as_ref().map_or(Way::UNKNOWN, Way::of)),
+        Err(NetlinkError::Refused { .. }) => Ok(Way::UNKNOWN),
         Err(error) => Err(error),
     }
 }
@@ -72,6 +90,7 @@ mod tests {
             ip("route add unreachable 192.0.2.66");
             ip("-6 route add unreachable 2001:db8::66");
             let netlink = Netlink::open().unwrap();
+            let up0: u32 = ip("-o link show up0").split(':').next().unwrap().parse().unwrap();
             let router = |text: &str| PeerState::NotOnLink { router: text.parse().unwrap() };
             for (peer, expected) in [
                 ("192.0.2.7", PeerState::Direct),
@@ -85,7 +104,9 @@ mod tests {
                 ("192.0.2.66", PeerState::Unknown),
                 ("2001:db8::66", PeerState::Unknown),
             ] {
-                assert_eq!(state(&netlink, peer.parse().unwrap()).await.unwrap(), expected, "{peer}");
+                let interface = (expected == PeerState::Direct).then_some(up0);
+                let expected = Way { state: expected, interface };
+                assert_eq!(way(&netlink, peer.parse().unwrap()).await.unwrap(), expected, "{peer}");
             }
         });
     }

@@ -48,8 +48,8 @@ pub(crate) async fn uplink() {
 /// Carrier and addresses of IPv6 are noticed by workers of the kernel, some time after the commands.
 async fn settled() -> bool {
     let netlink = Netlink::open().unwrap();
-    let own = peers::state(&netlink, "2001:db8::10".parse().unwrap()).await.unwrap();
-    let other = peers::state(&netlink, "2001:db8::1".parse().unwrap()).await.unwrap();
+    let own = peers::way(&netlink, "2001:db8::10".parse().unwrap()).await.unwrap().state;
+    let other = peers::way(&netlink, "2001:db8::1".parse().unwrap()).await.unwrap().state;
     let up = ["up0", "far0"].iter().all(|link| ip(&format!("-o link show {link}")).contains(" state UP "));
     up && own == PeerState::Duplicate && other == PeerState::Direct
 }

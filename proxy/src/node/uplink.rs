@@ -1,11 +1,11 @@
 //! Which interfaces lead to the other nodes, and how large a packet they carry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use portolan_core::network::{UplinkAddr, UplinkFacts};
 use portolan_core::state::Problem;
-use serde::Serialize;
 
 use super::links::{self, Address, Link};
 use super::netlink::{Netlink, NetlinkError};
@@ -15,14 +15,14 @@ use crate::dataplane::routes::message::{self, Family};
 const DEFAULT_MTU: u32 = 1500;
 
 /// An interface to the other nodes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uplink {
     /// Its number in the network namespace of the node.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// Bytes of an IP packet.
-    pub mtu: u32,
+    /// What it carries, and its addresses.
+    pub facts: UplinkFacts,
 }
 
 /// The interfaces to the other nodes.
@@ -32,6 +32,8 @@ pub struct Uplinks {
     pub present: Vec<Uplink>,
     /// Names asked for by `--uplink` that no interface has.
     pub missing: Vec<String>,
+    /// The addresses of all interfaces but those of pods.
+    pub own: BTreeSet<IpAddr>,
     /// InternalIPs of this node that none of its interfaces has.
     pub absent: Vec<IpAddr>,
     /// InternalIPs of this node that will go away by themselves: temporary or deprecated addresses of IPv6.
@@ -41,16 +43,20 @@ pub struct Uplinks {
 impl Uplinks {
     /// Bytes that a packet of a pod may have: what every uplink carries.
     pub fn mtu(&self) -> u32 {
-        self.present.iter().map(|uplink| uplink.mtu).min().unwrap_or(DEFAULT_MTU)
+        self.present.iter().map(|uplink| uplink.facts.mtu).min().unwrap_or(DEFAULT_MTU)
     }
 
-    /// What is wrong with the uplinks, or with the addresses that the other nodes have of this one.
-    pub fn problems(&self) -> Vec<Problem> {
-        let missing = self.missing.iter().map(|name| Problem {
+    /// What is wrong with the uplinks.
+    pub fn problems(&self) -> impl Iterator<Item = Problem> {
+        self.missing.iter().map(|name| Problem {
             subject: format!("Uplink {name}"),
             reason: "UplinkMissing",
             message: format!("--uplink {name}: there is no interface of that name"),
-        });
+        })
+    }
+
+    /// What is wrong with the addresses by which the other nodes reach this node's pods.
+    pub fn address_problems(&self) -> impl Iterator<Item = Problem> {
         let absent = self.absent.iter().map(|ip| Problem {
             subject: format!("InternalIP {ip}"),
             reason: "InternalIPAbsent",
@@ -66,7 +72,7 @@ impl Uplinks {
                       kubelet a lasting one with --node-ip"
                 .to_owned(),
         });
-        missing.chain(absent).chain(passing).collect()
+        absent.chain(passing)
     }
 }
 
@@ -82,13 +88,19 @@ pub async fn find(
 ) -> Result<Uplinks, NetlinkError> {
     let links = links::links(netlink).await?;
     let addresses = links::addresses(netlink).await?;
-    let mut uplinks = named(&links, forced);
-    if forced.is_empty() {
-        uplinks.present = carrying(&links, &addresses, internal_ips);
-        if uplinks.present.is_empty() {
-            uplinks.present = numbered(&links, &default_interfaces(netlink).await?);
-        }
+    let mut indexes =
+        if forced.is_empty() { carrying(&links, &addresses, internal_ips) } else { named(&links, forced) };
+    if forced.is_empty() && indexes.is_empty() {
+        indexes = default_interfaces(netlink).await?;
     }
+    let pods: BTreeSet<u32> = links.iter().filter(|link| link.is_pod()).map(|link| link.index).collect();
+    let of_node = addresses.iter().filter(|address| !pods.contains(&address.index));
+    let mut uplinks = Uplinks {
+        present: numbered(&links, &addresses, &indexes),
+        missing: forced.iter().filter(|name| links.iter().all(|link| link.name != **name)).cloned().collect(),
+        own: of_node.map(|address| address.ip).collect(),
+        ..Uplinks::default()
+    };
     for ip in internal_ips {
         match addresses.iter().find(|address| address.ip == *ip) {
             None => uplinks.absent.push(*ip),
@@ -123,27 +135,34 @@ fn interfaces_of(route: &RouteMessage) -> Vec<u32> {
     multipath.unwrap_or_else(|| message::interface(route).into_iter().collect())
 }
 
-fn named(links: &[Link], names: &[String]) -> Uplinks {
-    let by_name: BTreeMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
-    let (present, missing): (Vec<_>, Vec<_>) =
-        names.iter().partition(|name| by_name.contains_key(name.as_str()));
-    let present: BTreeSet<u32> = present.iter().map(|name| by_name[name.as_str()].index).collect();
-    let missing = missing.into_iter().cloned().collect();
-    Uplinks { present: numbered(links, &present), missing, ..Uplinks::default() }
+fn named(links: &[Link], names: &[String]) -> BTreeSet<u32> {
+    links.iter().filter(|link| names.contains(&link.name)).map(|link| link.index).collect()
 }
 
-fn carrying(links: &[Link], addresses: &[Address], internal_ips: &[IpAddr]) -> Vec<Uplink> {
+/// Interfaces that packets leave by: the loopback interface may have an InternalIP, too.
+fn carrying(links: &[Link], addresses: &[Address], internal_ips: &[IpAddr]) -> BTreeSet<u32> {
     let carriers = addresses.iter().filter(|address| internal_ips.contains(&address.ip));
-    numbered(links, &carriers.map(|address| address.index).collect())
+    let carriers: BTreeSet<u32> = carriers.map(|address| address.index).collect();
+    let outward = links.iter().filter(|link| !link.loopback).map(|link| link.index);
+    outward.filter(|index| carriers.contains(index)).collect()
 }
 
-fn numbered(links: &[Link], indexes: &BTreeSet<u32>) -> Vec<Uplink> {
+fn numbered(links: &[Link], addresses: &[Address], indexes: &BTreeSet<u32>) -> Vec<Uplink> {
+    let addrs = |link: &Link| {
+        let of_link = addresses.iter().filter(|address| address.index == link.index);
+        of_link
+            .map(|address| UplinkAddr { ip: address.ip, lasting: address.global && !address.passing })
+            .collect()
+    };
     let mut uplinks: Vec<_> = links
         .iter()
         .filter(|link| !link.loopback && indexes.contains(&link.index))
-        .map(|link| Uplink { index: link.index, name: link.name.clone(), mtu: link.mtu })
+        .map(|link| {
+            let facts = UplinkFacts { mtu: link.mtu, addrs: addrs(link) };
+            Uplink { index: link.index, name: link.name.clone(), facts }
+        })
         .collect();
-    uplinks.sort();
+    uplinks.sort_by_key(|uplink| uplink.index);
     uplinks
 }
 
@@ -189,7 +208,8 @@ mod tests {
                 ["192.0.2.11", "192.0.2.12", "2001:db8::10", "2001:db8::66"].map(|ip| ip.parse().unwrap());
             let uplinks = find(&Netlink::open().unwrap(), &ips, &["absent".to_owned()]).await.unwrap();
             assert_eq!((&*uplinks.absent, &*uplinks.passing), (&ips[1..2], &ips[3..]));
-            let reasons: Vec<_> = uplinks.problems().into_iter().map(|problem| problem.reason).collect();
+            let problems = uplinks.problems().chain(uplinks.address_problems());
+            let reasons: Vec<_> = problems.map(|problem| problem.reason).collect();
             assert_eq!(reasons, ["UplinkMissing", "InternalIPAbsent", "InternalIPTemporary"]);
         });
     }
@@ -206,6 +226,38 @@ mod tests {
             assert_eq!(uplinks.missing, ["absent"]);
             assert_eq!(uplinks.mtu(), 1400);
             assert_eq!(Uplinks::default().mtu(), 1500);
+        });
+    }
+
+    #[test]
+    fn addresses_of_the_machine_and_which_of_them_last() {
+        sandbox::run(async {
+            uplink().await;
+            ip("addr add 192.0.2.11/24 dev up0");
+            ip("addr add 198.51.100.12/24 dev up0 scope link");
+            ip("addr add 2001:db8::66/64 dev up0 nodad preferred_lft 0");
+            ip("addr add 203.0.113.1/32 dev lo");
+            ip("link add pn0123456789ab type veth peer name p0");
+            ip("addr add 10.0.0.1/32 dev pn0123456789ab");
+            let uplinks = find(&Netlink::open().unwrap(), &[], &["up0".to_owned()]).await.unwrap();
+            let of_machine = ["192.0.2.10", "192.0.2.11", "2001:db8::66", "203.0.113.1", "127.0.0.1"];
+            for ip in of_machine {
+                assert!(uplinks.own.contains(&ip.parse().unwrap()), "{ip} is not in {:?}", uplinks.own);
+            }
+            assert!(!uplinks.own.contains(&"10.0.0.1".parse().unwrap()), "it is on a pod's link");
+            let lasting = |ip: &str| {
+                let ip: IpAddr = ip.parse().unwrap();
+                uplinks.present[0].facts.addrs.iter().find(|addr| addr.ip == ip).map(|addr| addr.lasting)
+            };
+            for (ip, expected) in [
+                ("192.0.2.10", Some(true)),
+                ("192.0.2.11", Some(true)),
+                ("198.51.100.12", Some(false)),
+                ("2001:db8::66", Some(false)),
+                ("203.0.113.1", None),
+            ] {
+                assert_eq!(lasting(ip), expected, "{ip}");
+            }
         });
     }
 }

@@ -2,9 +2,12 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::ReuseAddr;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, socket};
 
 use super::{failure, micros};
 use crate::wire::{Answer, Call, Failure, Greeting, Proto, Question};
@@ -99,13 +102,25 @@ fn connect(call: &Call, dst: SocketAddr, timeout: Duration) -> io::Result<Kind> 
         return Ok(Kind::Stream(BufReader::new(stream)));
     }
     let any = if dst.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = bind(SocketAddr::new(any, call.from_port))?;
     socket.set_read_timeout(Some(timeout))?;
     if !call.connected {
         return Ok(Kind::Unconnected(socket));
     }
     socket.connect(dst)?;
     Ok(Kind::Connected(socket))
+}
+
+/// A UDP socket; a port that is asked for may be another socket's, too.
+fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+    if addr.port() == 0 {
+        return UdpSocket::bind(addr);
+    }
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, ReuseAddr, &true)?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    Ok(socket.into())
 }
 
 fn mapped(dst: SocketAddr) -> SocketAddr {

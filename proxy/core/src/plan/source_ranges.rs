@@ -1,12 +1,12 @@
-//! `loadBalancerSourceRanges`, as far as it concerns clients on this node.
+//! `loadBalancerSourceRanges`: whom it admits.
 
 use ipnetwork::IpNetwork;
-use portolan_abi::FrontendFlags;
+use portolan_abi::{Addr, FrontendFlags, SourceRangeKey};
 
 use crate::address::{Family, Prefix};
 use crate::object::{Node, Service};
 
-/// The `DENY_*` bits of the load balancer frontends of a family. Ranges of one family say nothing about the other;
+/// The `DENY_*` bits and [`FrontendFlags::SOURCE_RANGES`] of the load balancer frontends of a family. Ranges of one family say nothing about the other;
 /// a node about which nothing is known is not covered.
 pub(crate) fn denied(service: &Service, node: Option<&Node>, family: Family) -> u32 {
     let ranges: Vec<IpNetwork> =
@@ -17,7 +17,18 @@ pub(crate) fn denied(service: &Service, node: Option<&Node>, family: Family) -> 
     let (pods, nodes) =
         node.map_or((false, false), |node| (covers_pods(&ranges, node), covers_node(&ranges, node)));
     let deny = |covered: bool, flag: u32| if covered { 0 } else { flag };
-    deny(pods, FrontendFlags::DENY_PODS) | deny(nodes, FrontendFlags::DENY_NODE)
+    deny(pods, FrontendFlags::DENY_PODS)
+        | deny(nodes, FrontendFlags::DENY_NODE)
+        | FrontendFlags::SOURCE_RANGES
+}
+
+/// The ranges that packets from outside are admitted from, for the port with this id.
+pub(crate) fn admitted(service: &Service, id: u32) -> impl Iterator<Item = SourceRangeKey> {
+    service.source_ranges.iter().map(move |range| SourceRangeKey {
+        prefix_len: 32 + u32::from(range.prefix()) + if range.is_ipv4() { 96 } else { 0 },
+        service: id,
+        addr: Addr::from(range.network()),
+    })
 }
 
 /// Every pod CIDR lies wholly in one of the ranges.

@@ -8,7 +8,10 @@ pub(crate) enum Full {
     Frontends,
     Backends,
     Services,
+    SourceRanges,
     NodeAddrs,
+    Uplinks,
+    ClusterCidrs,
 }
 
 impl Full {
@@ -17,7 +20,10 @@ impl Full {
             Self::Frontends => limits.frontends,
             Self::Backends => limits.backends,
             Self::Services => limits.services,
+            Self::SourceRanges => limits.source_ranges,
             Self::NodeAddrs => limits.node_addrs,
+            Self::Uplinks => limits.uplinks,
+            Self::ClusterCidrs => limits.cluster_cidrs,
         }
     }
 
@@ -27,7 +33,14 @@ impl Full {
             Self::Frontends => ("FrontendsFull", "frontends", "raise --max-frontends"),
             Self::Backends => ("BackendsFull", "backends in a row", "raise --max-backends"),
             Self::Services => ("ServicesFull", "Service ports", "raise --max-services"),
+            Self::SourceRanges => {
+                ("SourceRangesFull", "source ranges of load balancers", "merge neighbouring ones")
+            }
             Self::NodeAddrs => ("NodeAddrsFull", "node addresses", "remove addresses from Nodes"),
+            Self::Uplinks => ("UplinksFull", "uplinks", "name fewer with --uplink"),
+            Self::ClusterCidrs => {
+                ("ClusterCidrsFull", "ranges inside the cluster", "merge those of --no-masquerade")
+            }
         };
         let message = format!(
             "no room for more {what} (limit {limit}): what it had stays, its change waits for room; {advice}"

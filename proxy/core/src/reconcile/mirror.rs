@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portolan_abi::{Frontend, FrontendKey, Proto, Set};
+use portolan_abi::{Addr, Frontend, FrontendFlags, FrontendKey, Proto, Set, SourceRangeKey};
 
 use super::capacity::Full;
 use crate::blocks::Blocks;
@@ -11,7 +11,7 @@ use crate::diff::Batch;
 use crate::ids::Ids;
 use crate::names;
 use crate::object::{ObjectName, Service};
-use crate::plan::{Backends, Wanted};
+use crate::plan::{Backends, Wanted, source_ranges};
 use crate::state::{Limits, Observed, Usage};
 
 /// A frontend in the kernel.
@@ -36,10 +36,15 @@ pub(crate) struct PortId {
 #[derive(Debug)]
 pub(crate) struct Mirror {
     pub(crate) frontends: BTreeMap<FrontendKey, Programmed>,
+    /// By the id of their Service port.
+    source_ranges: BTreeSet<SourceRange>,
     blocks: Blocks,
     ids: Ids,
     limits: Limits,
 }
+
+/// A source range of a Service port: the id first, so that those of a port are neighbours.
+type SourceRange = (u32, SourceRangeKey);
 
 /// What a Service needs to be as it is wanted; everything in it is taken.
 #[derive(Debug, Default)]
@@ -47,6 +52,7 @@ struct Change {
     ports: Vec<PortId>,
     new_ids: Vec<u32>,
     sets: Vec<Set>,
+    source_ranges: BTreeSet<SourceRange>,
     new_blocks: Vec<(u32, Backends)>,
     frontends: Vec<(FrontendKey, Frontend)>,
 }
@@ -69,6 +75,7 @@ impl Mirror {
         };
         Self {
             frontends: observed.frontends.iter().map(programmed).collect(),
+            source_ranges: observed.source_ranges.iter().map(|key| (key.service, *key)).collect(),
             blocks: Blocks::adopt(limits.backends, observed, touched),
             ids: Ids::new(limits.services, &used, next),
             limits,
@@ -121,7 +128,14 @@ impl Mirror {
                 flags: wanted.flags,
                 seal: 0,
             };
+            if wanted.flags & FrontendFlags::SOURCE_RANGES != 0 {
+                change.source_ranges.extend(source_ranges::admitted(service, id).map(|key| (id, key)));
+            }
             change.frontends.push((wanted.key, frontend));
+        }
+        let new = change.source_ranges.difference(&self.source_ranges).count();
+        if new > 0 && self.source_ranges.len() + new > self.limits.source_ranges as usize {
+            return Err(Full::SourceRanges);
         }
         Ok(())
     }
@@ -178,6 +192,9 @@ impl Mirror {
             let named = named.expect("ids are taken for ports of the Service");
             batch.services.push((port.id, Box::new(names::service_info(&service.name, named))));
         }
+        for PortId { id, .. } in &change.ports {
+            self.admit(*id, &change.source_ranges, batch);
+        }
         batch.backends.extend(change.new_blocks.into_iter().map(|(base, content)| (base, content.to_vec())));
         for (key, frontend) in change.frontends {
             let programmed = Programmed { frontend, owner: Some(Arc::clone(owner)) };
@@ -202,8 +219,26 @@ impl Mirror {
 
     /// Forgets an id that no frontend carries any more.
     pub(crate) fn delete_id(&mut self, id: u32, batch: &mut Batch) {
+        self.admit(id, &BTreeSet::new(), batch);
         self.ids.release(id);
         batch.gone_services.push(id);
+    }
+
+    /// Admits the ranges of a Service port among `wanted`, and no others.
+    fn admit(&mut self, id: u32, wanted: &BTreeSet<SourceRange>, batch: &mut Batch) {
+        let first = SourceRangeKey { prefix_len: 0, service: 0, addr: Addr::ANY_V6 };
+        let of_port = |ranges: &BTreeSet<SourceRange>| -> BTreeSet<SourceRange> {
+            ranges.range((id, first)..(id + 1, first)).copied().collect()
+        };
+        let (before, after) = (of_port(&self.source_ranges), of_port(wanted));
+        for range in before.difference(&after) {
+            self.source_ranges.remove(range);
+            batch.gone_source_ranges.push(range.1);
+        }
+        for range in after.difference(&before) {
+            self.source_ranges.insert(*range);
+            batch.source_ranges.push(range.1);
+        }
     }
 
     fn release_sets(&mut self, frontend: &Frontend) {

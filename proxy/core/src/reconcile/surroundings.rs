@@ -1,27 +1,24 @@
-//! What the programs and the kernel know beside the Services: node addresses, Service ranges, settings, routes.
+//! What the programs and the kernel know beside the Services: their ranges, settings, routes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use portolan_abi::{Addr, FrontendKey, Port, Proto, ServiceCidr, Settings};
+use portolan_abi::{FrontendKey, Port, Proto, ServiceCidr, Settings};
 
 use super::Facts;
-use super::capacity::Full;
 use super::mirror::Mirror;
-use crate::address::{self, Family, Prefix};
+use crate::address::{Family, Prefix};
 use crate::diff::Batch;
 use crate::model::{Dirty, Model};
 use crate::plan::ranges::{self, Slots};
 use crate::routes;
-use crate::state::{Limits, Observed, Problem, RouteTarget};
+use crate::state::{Observed, Problem, RouteTarget};
 
 /// What the kernel holds of it, and what it is made from.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     facts: Facts,
-    limits: Limits,
-    node_addrs: BTreeSet<Addr>,
     slots: Slots,
     settings: Settings,
     routes: BTreeMap<IpNetwork, RouteTarget>,
@@ -29,28 +26,21 @@ pub(crate) struct Surroundings {
     allocated: BTreeSet<Prefix>,
     /// Cluster IPs in none of them.
     outliers: BTreeSet<IpAddr>,
-    /// Node addresses were refused, and others removed by the last step: there may be room.
-    room_for_nodes: bool,
     routes_changed: bool,
-    node_problems: Vec<Problem>,
     range_problems: Vec<Problem>,
     route_problems: Vec<Problem>,
 }
 
 impl Surroundings {
-    pub(crate) fn new(observed: Observed, limits: Limits, facts: Facts) -> Self {
+    pub(crate) fn new(observed: Observed, facts: Facts) -> Self {
         let mut surroundings = Self {
             facts,
-            limits,
-            node_addrs: BTreeSet::new(),
             slots: [ServiceCidr::EMPTY; _],
             settings: Settings::default(),
             routes: BTreeMap::new(),
             allocated: BTreeSet::new(),
             outliers: BTreeSet::new(),
-            room_for_nodes: false,
             routes_changed: false,
-            node_problems: Vec::new(),
             range_problems: Vec::new(),
             route_problems: Vec::new(),
         };
@@ -59,7 +49,6 @@ impl Surroundings {
     }
 
     pub(crate) fn reset(&mut self, observed: Observed) {
-        self.node_addrs = observed.node_addrs;
         self.slots = [ServiceCidr::EMPTY; _];
         for (slot, cidr) in observed.service_cidrs {
             if let Some(place) = self.slots.get_mut(slot as usize) {
@@ -76,12 +65,12 @@ impl Surroundings {
     }
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.node_problems.iter().chain(&self.range_problems).chain(&self.route_problems)
+        self.range_problems.iter().chain(&self.route_problems)
     }
 
-    /// See [`Step::retry_at_ms`](super::Step::retry_at_ms).
-    pub(crate) fn retry_at_ms(&self, now_ms: u64) -> Option<u64> {
-        self.room_for_nodes.then_some(now_ms)
+    /// The routes that the nodes ask for, as of the last step; `None`: they are not ours to keep.
+    pub(crate) fn routes(&self) -> Option<&BTreeMap<IpNetwork, RouteTarget>> {
+        self.facts.manage_routes.then_some(&self.routes)
     }
 
     /// Comes after the Services, whose writes are in the batch already.
@@ -94,9 +83,6 @@ impl Surroundings {
         batch: &mut Batch,
     ) {
         let nodes = everything || dirty.nodes;
-        if nodes || self.room_for_nodes {
-            self.node_addrs(model, batch);
-        }
         let before = (nodes || dirty.service_cidrs).then(|| std::mem::take(&mut self.allocated));
         if before.is_some() {
             (self.allocated, self.range_problems) = ranges::allocated(model, &self.facts.reserved);
@@ -112,40 +98,9 @@ impl Surroundings {
         }
         self.settings(mirror, batch);
         if self.facts.manage_routes && (nodes || self.routes_changed) {
-            self.routes(model, batch);
+            self.plan_routes(model, batch);
         }
         self.routes_changed = false;
-    }
-
-    fn node_addrs(&mut self, model: &Model, batch: &mut Batch) {
-        self.node_problems.clear();
-        let mut wanted = BTreeSet::new();
-        for node in model.nodes() {
-            for addr in node.internal_ips.iter().chain(&node.external_ips) {
-                match address::special(*addr) {
-                    None => drop(wanted.insert(Addr::from(*addr))),
-                    Some(why) => self.node_problems.push(Problem {
-                        subject: format!("Node {}", node.name),
-                        reason: "AddressRefused",
-                        message: format!(
-                            "status.addresses has {addr}, which is {why}: no nodePort is served there"
-                        ),
-                    }),
-                }
-            }
-        }
-        let room = (self.limits.node_addrs as usize).saturating_sub(self.node_addrs.len());
-        let new: Vec<Addr> = wanted.difference(&self.node_addrs).copied().collect();
-        let gone: Vec<Addr> = self.node_addrs.difference(&wanted).copied().collect();
-        self.room_for_nodes = new.len() > room && !gone.is_empty();
-        for addr in new.iter().skip(room) {
-            let problem = Full::NodeAddrs.problem(format!("Node address {addr}"), self.limits.node_addrs);
-            self.node_problems.push(problem);
-        }
-        batch.node_addrs.extend(new.into_iter().take(room));
-        self.node_addrs.retain(|addr| wanted.contains(addr));
-        self.node_addrs.extend(&batch.node_addrs);
-        batch.gone_node_addrs = gone;
     }
 
     /// Looks for cluster IPs that came or went; says whether there are any outside of the allocated ranges.
@@ -191,7 +146,7 @@ impl Surroundings {
         self.settings = after;
     }
 
-    fn routes(&mut self, model: &Model, batch: &mut Batch) {
+    fn plan_routes(&mut self, model: &Model, batch: &mut Batch) {
         let (routes, problems) = routes::routes(model);
         let new = routes.iter().filter(|(cidr, target)| self.routes.get(*cidr) != Some(*target));
         batch.routes = new.map(|(cidr, target)| (*cidr, *target)).collect();

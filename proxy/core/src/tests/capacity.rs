@@ -3,8 +3,9 @@
 use portolan_abi::Proto;
 
 use super::cluster::{Cluster, LIMITS};
-use super::objects::{self, delete, endpoint, http_slice, node, port, service};
+use super::objects::{self, delete, endpoint, http_slice, ip, node, port, service};
 use crate::fake::Kernel;
+use crate::network::{MachineFacts, UplinkFacts};
 use crate::object::{EndpointSlice, Kind, Object, Service};
 use crate::state::Limits;
 
@@ -144,4 +145,26 @@ fn node_addresses_run_out() {
     cluster.settle();
     assert!(cluster.dump().contains("node-address 192.168.0.3"));
     assert!(cluster.problems().is_empty());
+}
+
+#[test]
+fn uplinks_and_ranges_run_out() {
+    let limits = Limits { uplinks: 1, cluster_cidrs: 1, ..LIMITS };
+    let nodes = [node("b", "192.168.0.2", "10.0.2.0/24"), node("c", "192.168.9.3", "10.0.3.0/24")];
+    let mut cluster = cluster(limits, nodes.map(Object::from));
+    let uplink = UplinkFacts { mtu: 1500, addrs: vec![] };
+    let neighbours = [(ip("192.168.0.2"), 2), (ip("192.168.9.3"), 3)].into();
+    let uplinks = [(2, uplink.clone()), (3, uplink.clone())].into();
+    let mut machine = MachineFacts { uplinks, neighbours, ..MachineFacts::default() };
+    cluster.reconciler.machine_changed(&machine);
+    cluster.settle();
+    assert_eq!(cluster.problems(), ["Uplink 3 UplinksFull", "Range 10.0.3.0/24 ClusterCidrsFull"]);
+    machine.uplinks = [(3, uplink)].into();
+    cluster.reconciler.machine_changed(&machine);
+    cluster.model.handle(delete(Kind::Node, "", "b"));
+    cluster.settle();
+    assert!(cluster.problems().is_empty());
+    let observed = cluster.kernel.observed();
+    assert_eq!(observed.uplinks.into_keys().collect::<Vec<_>>(), [3]);
+    assert_eq!(observed.cluster_cidrs.into_values().map(|range| range.ifindex).collect::<Vec<_>>(), [3]);
 }

@@ -8,7 +8,16 @@ use crate::object::{Kind, Object};
 use crate::reconcile::{Facts, Reconciler, Step};
 use crate::state::{Limits, Op, Problem};
 
-pub(crate) const LIMITS: Limits = Limits { frontends: 4096, backends: 4096, services: 1024, node_addrs: 64 };
+pub(crate) const LIMITS: Limits = Limits {
+    frontends: 4096,
+    backends: 4096,
+    services: 1024,
+    node_addrs: 64,
+    source_ranges: 64,
+    uplinks: 8,
+    cluster_cidrs: 64,
+    flow_slots: 256,
+};
 /// The node that decides.
 pub(crate) const OWN: &str = "node-a";
 
@@ -22,7 +31,8 @@ pub(crate) struct Cluster {
 }
 
 pub(crate) fn facts() -> Facts {
-    Facts { node_netns: 1, reserved: ["192.168.0.100".parse().unwrap()].into(), manage_routes: true }
+    let reserved = ["192.168.0.100".parse().unwrap()].into();
+    Facts { node_netns: 1, reserved, manage_routes: true, ..Facts::default() }
 }
 
 impl Cluster {

@@ -6,8 +6,10 @@ use portolan_abi::Proto;
 use proptest::prelude::*;
 
 use super::cluster::{Cluster, OWN, of_services};
+use super::network;
 use super::objects::{endpoint, ips, node, port, service, service_cidr, slice};
 use crate::event::Event;
+use crate::network::{MachineFacts, UplinkFacts};
 use crate::object::{Key, Kind, Object, Policy};
 
 /// Something that happens.
@@ -23,6 +25,8 @@ enum Act {
     /// A write fails there.
     Fail(u8),
     Wait(u16),
+    /// Somebody looks at the machine.
+    Machine(usize),
 }
 
 const NAMES: [&str; 4] = ["cart", "search", "pay", "ship"];
@@ -99,6 +103,7 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => any::<u8>().prop_map(Act::Die),
         1 => any::<u8>().prop_map(Act::Fail),
         2 => (0..2000_u16).prop_map(Act::Wait),
+        2 => (0..3_usize).prop_map(Act::Machine),
     ]
 }
 
@@ -130,8 +135,18 @@ fn act(cluster: &mut Cluster, truth: &mut Truth, act: Act) {
             write_some(cluster, share);
             cluster.reconciler.reset(cluster.kernel.observed());
         }
+        Act::Machine(which) => drop(cluster.reconciler.machine_changed(&machine(which))),
         Act::Wait(ms) => cluster.now_ms += u64::from(ms),
     }
+}
+
+fn machine(which: usize) -> MachineFacts {
+    let mut machine = network::machine(["192.168.0.1", "192.168.0.3 fd00::9", "192.168.0.1 10.0.1.1"][which]);
+    if which == 2 {
+        machine.uplinks.insert(3, UplinkFacts { mtu: 1400, addrs: vec![] });
+        machine.neighbours.insert("192.168.0.3".parse().unwrap(), 3);
+    }
+    machine
 }
 
 fn write_some(cluster: &mut Cluster, share: u8) {
@@ -155,9 +170,17 @@ proptest! {
         for one in acts {
             act(&mut cluster, &mut truth, one);
         }
+        cluster.reconciler.machine_changed(&machine(0));
         cluster.settle();
-        let fresh = Cluster::of(truth.values().cloned());
+        let mut fresh = Cluster::of(truth.values().cloned());
+        fresh.reconciler.machine_changed(&machine(0));
+        fresh.settle();
         prop_assert_eq!(cluster.dump(), fresh.dump());
+        let network = |cluster: &Cluster| {
+            let observed = cluster.kernel.observed();
+            (observed.node_addrs, observed.uplinks, observed.cluster_cidrs, observed.network)
+        };
+        prop_assert_eq!(network(&cluster), network(&fresh));
         prop_assert_eq!(cluster.problems(), fresh.problems());
         prop_assert_eq!(cluster.step().ops, []);
 
@@ -165,6 +188,8 @@ proptest! {
         let ops = cluster.step().ops;
         prop_assert!(of_services(&ops).is_empty(), "a restart rewrites Services: {:?}", ops);
         prop_assert_eq!(ops, []);
+        cluster.reconciler.machine_changed(&machine(0));
+        prop_assert_eq!(cluster.step().ops, []);
     }
 
     /// An id never changes its meaning within the grace period, and keeps it as long as its Service port lives.
@@ -191,7 +216,16 @@ proptest! {
     /// Small maps: what does not fit is refused, nothing breaks, and what fits in the end is served.
     #[test]
     fn full_maps_heal(acts in prop::collection::vec(acts(), 1..60)) {
-        let limits = crate::state::Limits { frontends: 20, backends: 12, services: 6, node_addrs: 3 };
+        let limits = crate::state::Limits {
+            frontends: 20,
+            backends: 12,
+            services: 6,
+            node_addrs: 3,
+            source_ranges: 4,
+            uplinks: 1,
+            cluster_cidrs: 2,
+            flow_slots: 8,
+        };
         let mut cluster = Cluster::with(limits, crate::fake::Kernel::new(limits));
         cluster.deliver([]);
         let mut truth = Truth::new();

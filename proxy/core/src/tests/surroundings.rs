@@ -1,12 +1,12 @@
-//! Settings, Service ranges, node addresses, routes.
+//! Settings, Service ranges, routes.
 
 use std::collections::BTreeMap;
 
 use portolan_abi::{Proto, Settings};
 
 use super::cluster::{Cluster, OWN};
-use super::objects::{apply, delete, ips, node, port, service, service_cidr};
-use crate::object::{Kind, Node, Object, Service};
+use super::objects::{apply, delete, node, port, service, service_cidr};
+use crate::object::{Kind, Object, Service};
 use crate::state::Op;
 
 fn with_node_port(name: &str, last: u8, node_port: u16) -> Service {
@@ -29,8 +29,15 @@ fn sequence(ops: &[Op]) -> Vec<String> {
         | Op::PutFrontend(..)
         | Op::DeleteFrontend(_)
         | Op::DeleteService(_)
-        | Op::PutNodeAddr(_)
+        | Op::PutNodeAddr(..)
         | Op::DeleteNodeAddr(_)
+        | Op::PutSourceRange(_)
+        | Op::DeleteSourceRange(_)
+        | Op::PutUplink(..)
+        | Op::DeleteUplink(_)
+        | Op::PutClusterCidr(..)
+        | Op::DeleteClusterCidr(_)
+        | Op::PutNetwork(_)
         | Op::PutServiceCidr(..)
         | Op::PutRoute(..)
         | Op::DeleteRoute(_) => None,
@@ -98,23 +105,6 @@ fn too_many_ranges() {
 }
 
 #[test]
-fn node_addresses_are_those_of_all_nodes() {
-    let other = Node { external_ips: ips("203.0.113.7"), ..node("node-b", "192.168.0.2 fd00::2", "") };
-    let mut cluster = Cluster::of([node(OWN, "192.168.0.1 127.0.0.1", "").into(), other.into()]);
-    let addrs = |cluster: &Cluster| -> Vec<String> {
-        cluster.kernel.observed().node_addrs.iter().map(ToString::to_string).collect()
-    };
-    assert_eq!(addrs(&cluster), ["192.168.0.1", "192.168.0.2", "203.0.113.7", "fd00::2"]);
-    assert_eq!(cluster.problems(), ["Node node-a AddressRefused"]);
-    let ops = cluster.handle([apply(node("node-b", "192.168.0.3", ""))]);
-    assert!(matches!(
-        ops[..],
-        [Op::PutNodeAddr(_), Op::DeleteNodeAddr(_), Op::DeleteNodeAddr(_), Op::DeleteNodeAddr(_)]
-    ));
-    assert_eq!(addrs(&cluster), ["192.168.0.1", "192.168.0.3"]);
-}
-
-#[test]
 fn a_deleted_route_comes_back_and_a_moved_one_is_replaced() {
     let mut cluster = Cluster::of([
         node(OWN, "192.168.0.1", "10.0.0.0/24").into(),
@@ -131,7 +121,7 @@ fn a_deleted_route_comes_back_and_a_moved_one_is_replaced() {
         apply(node("node-b", "192.168.0.2", "")),
         apply(node("node-c", "192.168.0.3", "10.0.1.0/24")),
     ]);
-    assert!(matches!(ops[..], [Op::PutNodeAddr(_), Op::PutRoute(..)]), "{ops:?}");
+    assert!(matches!(ops[..], [Op::PutNodeAddr(..), Op::PutRoute(..)]), "{ops:?}");
 }
 
 #[test]

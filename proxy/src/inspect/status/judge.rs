@@ -2,7 +2,7 @@
 
 use portolan_abi::Outcome;
 
-use super::{Daemon, Degraded, Facts, Program, Status};
+use super::{Daemon, Degraded, Facts, Program, Status, Uplink};
 use crate::report::{Report, Usage};
 
 /// A map this full, in percent, is told of before it is full.
@@ -13,6 +13,7 @@ pub(super) fn judge(facts: Facts) -> Status {
     let mut degraded = Vec::new();
     let mut found = |what: String, why: String| degraded.push(Degraded { what, why });
     programs(&facts.programs, &mut found);
+    uplinks(&facts.uplinks, &mut found);
     let daemon = daemon(&facts, &mut found);
     match &facts.report {
         Ok(Some(report)) => source(report, &mut found),
@@ -34,6 +35,7 @@ pub(super) fn judge(facts: Facts) -> Status {
         degraded,
         daemon,
         programs: facts.programs,
+        uplinks: facts.uplinks,
         usage: facts.usage,
         outcomes: Outcome::ALL.into_iter().map(Outcome::name).zip(facts.outcomes).collect(),
         report: facts.report.ok().flatten(),
@@ -46,6 +48,15 @@ fn programs(programs: &[Program], found: &mut impl FnMut(String, String)) {
             format!("program {name}"),
             format!("not attached: {purpose} is not served; start the daemon, which attaches it"),
         );
+    }
+}
+
+/// Where the daemon has said why, that is among its problems.
+fn uplinks(uplinks: &[Uplink], found: &mut impl FnMut(String, String)) {
+    for Uplink { name, .. } in uplinks.iter().filter(|it| it.attached.is_none() && it.why.is_none()) {
+        let why = "no program is attached to it: Services are not served to clients behind it; a daemon that runs \
+                   attaches them within 30 s";
+        found(format!("uplink {name}"), why.to_owned());
     }
 }
 

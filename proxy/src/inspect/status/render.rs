@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use portolan_abi::Outcome;
 
-use super::Status;
+use super::{Status, Uplink};
 use crate::inspect::Paint;
 use crate::inspect::table::{draw, or_dash};
 use crate::report::{Report, Usage};
@@ -13,6 +13,9 @@ use crate::report::{Report, Usage};
 pub(super) fn render(status: &Status, paint: Paint) -> String {
     let mut text = verdict(status, paint);
     section(&mut text, paint, "Node", &node(status));
+    if !status.uplinks.is_empty() {
+        section(&mut text, paint, "Uplinks", &uplinks(status));
+    }
     section(&mut text, paint, "Maps", &usage(status));
     section(&mut text, paint, "Traffic to Services since the maps were made", &outcomes(status));
     if let Some(report) = status.report.as_ref().filter(|report| !report.peers.is_empty()) {
@@ -57,7 +60,6 @@ fn node(status: &Status) -> String {
         ("last change", or_dash(&seconds(&report.last_change))),
         ("objects from", or_dash(&report.source.kind)),
         ("programs attached", format!("{attached} of {}", status.programs.len())),
-        ("uplinks", or_dash(&report.uplinks.join(", "))),
         ("MTU of pods", mtu),
     ];
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -67,6 +69,18 @@ fn node(status: &Status) -> String {
 /// A time of RFC 3339 without fractions of a second.
 fn seconds(time: &str) -> String {
     time.split_once('.').map_or_else(|| time.to_owned(), |(seconds, _)| format!("{seconds}Z"))
+}
+
+fn uplinks(status: &Status) -> String {
+    let row = |uplink: &Uplink| {
+        let programs = match (&uplink.attached, &uplink.why) {
+            (Some(method), _) => format!("attached by {method}"),
+            (None, Some(why)) => why.clone(),
+            (None, None) => "not attached".to_owned(),
+        };
+        vec![format!("  {}", uplink.name), programs]
+    };
+    draw(&["  UPLINK", "PROGRAMS"], status.uplinks.iter().map(row).collect(), "")
 }
 
 fn usage(status: &Status) -> String {

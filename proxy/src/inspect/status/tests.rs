@@ -21,8 +21,9 @@ fn facts() -> Facts {
             .into_iter()
             .map(|(name, purpose)| Program { name, purpose, attached: true })
             .collect(),
+        uplinks: vec![Uplink { name: "eth0".into(), attached: Some("tcx".into()), why: None }],
         usage: Fill { services: half, frontends: half, backends: half, node_addrs: half },
-        outcomes: [7, 1, 0, 0, 0, 0, 0, 0, 0],
+        outcomes: std::array::from_fn(|outcome| [7, 1].get(outcome).copied().unwrap_or(0)),
     }
 }
 
@@ -43,6 +44,7 @@ fn a_healthy_node_says_so_first() {
         "  started             2026-01-02T03:04:05Z",
         "  programs attached   8 of 8",
         "  MTU of pods         1500",
+        "  eth0     attached by tcx",
         "  Service ports    5      10    50 %",
         "  translated            7",
         "  b      192.0.2.2   direct",
@@ -59,8 +61,9 @@ fn each_thing_that_is_wrong_is_named_with_its_reason() {
         facts.programs[1].attached = false;
         facts
     };
+    let detached = Uplink { name: "eth1".into(), attached: None, why: None };
     let full = Usage { used: 9, max: 10 };
-    let mut broken = [0; 9];
+    let mut broken = [0; Outcome::ALL.len()];
     broken[Outcome::BrokenSet as usize] = 2;
     let problem =
         Problem { subject: "Service a/b".into(), reason: "BackendsFull".into(), message: "no room".into() };
@@ -69,6 +72,7 @@ fn each_thing_that_is_wrong_is_named_with_its_reason() {
         Peer::new("c", [192, 0, 2, 3].into(), PeerState::NotOnLink { router: [192, 0, 2, 254].into() });
     let rows = [
         (without_connect6(), "program connect6", "not attached: TCP and connected UDP, IPv6"),
+        (Facts { uplinks: vec![detached], ..facts() }, "uplink eth1", "no program is attached to it"),
         (Facts { daemon: Ok(None), ..facts() }, "daemon", "nobody holds /run/portolan/lock"),
         (Facts { daemon: Err(io::Error::other("x")), ..facts() }, "daemon", "cannot tell whether it runs"),
         (Facts { report: Ok(None), ..facts() }, "status", "the daemon has written none into /run/portolan"),
@@ -109,6 +113,15 @@ fn each_thing_that_is_wrong_is_named_with_its_reason() {
         let text = render::render(&status, Paint::PLAIN);
         assert!(text.starts_with(&format!("degraded: 1 thing is wrong\n  {what}: ")), "{text}");
     }
+}
+
+#[test]
+fn an_uplink_without_programs_says_why() {
+    let why = Some("not Ethernet: name another".to_owned());
+    let status =
+        judge::judge(Facts { uplinks: vec![Uplink { name: "wg0".into(), attached: None, why }], ..facts() });
+    assert!(status.healthy, "the daemon's problem is told once, where its others are: {:?}", status.degraded);
+    assert!(render::render(&status, Paint::PLAIN).contains("  wg0      not Ethernet: name another"));
 }
 
 #[test]

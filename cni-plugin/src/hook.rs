@@ -1,0 +1,223 @@
+//! Programs on the hooks of an interface, where they see its packets: by tcx where the kernel has that (6.6), by a
+//! filter of the clsact qdisc otherwise. Which one is found by trying.
+//!
+//! Nothing here is pinned: a program without a link lives as long as the interface, so that nothing is left of a pod
+//! whose veth is gone, by whatever way it went. It is replaced in place all the same. A program of an earlier daemon is
+//! known by its name, which is enough on an interface that is ours, as the host side of a pod's veth is.
+
+use std::{
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use nix::errno::Errno;
+
+use crate::{
+    bpf,
+    ledger::pins,
+    netlink::{NetlinkError, Socket},
+};
+
+pub mod clsact;
+pub mod tcx;
+
+/// The name of the program of what a pod sends.
+pub const FROM_POD: &str = "from_pod";
+/// The name of the program of what the stack sends to a pod.
+pub const TO_POD: &str = "to_pod";
+
+/// What is on the host side of a pod's veth: a pod's packets enter the node there.
+pub const POD: [(&str, Direction); 2] = [(FROM_POD, Direction::Ingress), (TO_POD, Direction::Egress)];
+
+/// Which packets of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// Those that it receives.
+    Ingress,
+    /// Those that it sends.
+    Egress,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+/// A direction of an interface of the calling thread's network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hook {
+    /// Number of the interface.
+    pub ifindex: u32,
+    /// Which of its packets.
+    pub direction: Direction,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// By tcx.
+    Tcx,
+    /// By a filter of the clsact qdisc.
+    Clsact,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
+    }
+}
+
+/// What was done to have a program attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It was attached.
+    Unchanged,
+    /// It took the place of another daemon's.
+    Replaced,
+    /// There was none.
+    Attached,
+}
+
+/// Why a program is not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// bpf(2) failed.
+    #[error("cannot {action}: {source}")]
+    Bpf {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// rtnetlink failed.
+    #[error("{text}")]
+    Netlink {
+        /// What was tried, and what the kernel said.
+        text: String,
+        /// The interface is gone.
+        gone: bool,
+    },
+    /// The place of our filter is taken.
+    #[error("somebody else's filter {0:?} has the priority and handle of ours; give it another priority")]
+    Foreign(String),
+}
+
+impl HookError {
+    pub(crate) fn bpf(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Bpf { action, source }
+    }
+
+    /// Whether there is no such interface any more.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Bpf { source, .. } => source.raw_os_error() == Some(Errno::ENODEV as i32),
+            Self::Netlink { gone, .. } => *gone,
+            Self::Foreign(_) => false,
+        }
+    }
+}
+
+impl From<NetlinkError> for HookError {
+    fn from(error: NetlinkError) -> Self {
+        Self::Netlink { gone: error.is(Errno::ENODEV), text: error.to_string() }
+    }
+}
+
+/// A program that can be attached.
+#[derive(Debug)]
+pub struct Program {
+    fd: OwnedFd,
+    id: u32,
+    name: String,
+}
+
+impl Program {
+    /// A program that is loaded.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
+        let bpf::ProgramInfo { id, name } = bpf::program_info(fd.as_fd())?;
+        Ok(Self { fd, id, name })
+    }
+
+    /// The program of this name that the daemon has pinned; `None`: none has run yet.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn pinned(bpffs: &Path, name: &str) -> io::Result<Option<Self>> {
+        match bpf::open_pinned(&programs(bpffs).join(name)) {
+            Ok(fd) => Self::new(fd).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The directory of the pinned programs.
+pub fn programs(bpffs: &Path) -> PathBuf {
+    pins(bpffs).join("programs")
+}
+
+/// Attaches the pod's programs to an interface that has just been made, as far as they are pinned. Whether a pod is
+/// added does not depend on it: the daemon looks for what is missing.
+///
+/// # Errors
+/// See [`HookError`].
+pub(crate) fn attach_pod(bpffs: &Path, socket: &mut Socket, ifindex: u32) -> Result<(), HookError> {
+    for (name, direction) in POD {
+        let pinned = Program::pinned(bpffs, name).map_err(HookError::bpf("open a pinned program"))?;
+        let Some(program) = pinned else { return Ok(()) };
+        let hook = Hook { ifindex, direction };
+        match tcx::attach(hook, program.as_fd(), None) {
+            Err(error) if is_no_tcx(&error) => {
+                clsact::make_qdisc_by(socket, ifindex)?;
+                clsact::put_by(socket, hook, &program)?;
+            }
+            other => other.map_err(HookError::bpf("attach a program by tcx"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Sees to it that the program is attached, once, and none of an earlier daemon; for interfaces that are ours alone.
+///
+/// # Errors
+/// See [`HookError`].
+pub fn keep(hook: Hook, program: &Program) -> Result<(Method, Kept), HookError> {
+    if let Some(attached) = tcx::query(hook).map_err(HookError::bpf("ask for the programs of tcx"))? {
+        let kept = tcx::keep(hook, program, &attached).map_err(HookError::bpf("attach a program by tcx"))?;
+        return Ok((Method::Tcx, kept));
+    }
+    clsact::make_qdisc(hook.ifindex)?;
+    Ok((Method::Clsact, clsact::keep(hook, program)?))
+}
+
+/// Whether an error says that this kernel has no tcx: a command that it does not know is an invalid one.
+pub(crate) fn is_no_tcx(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EINVAL as i32)
+}

@@ -1,0 +1,239 @@
+//! The programs of packets, attached to uplinks and to the host side of pods' veths.
+//!
+//! They are pinned first, so that the plugin attaches those of pods by itself, before a pod sends anything. A pod's
+//! veth has them without a link ([`portolan_cni::hook`] says why). An uplink is not ours and stays when we go: there a
+//! pinned link holds a program where the kernel has tcx, which nobody detaches by mistake and which ends with its pin.
+//! Older kernels have a filter of the clsact qdisc at both. Whatever it is, it is replaced in place: there is no moment
+//! without a program.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
+use portolan_cni::bpf;
+use portolan_cni::hook::{self, Direction, Hook, HookError, Kept, Method, Program, clsact, tcx};
+
+use super::{Pins, sys};
+use crate::node::links::is_pod_name;
+
+pub mod qdisc;
+
+mod link;
+
+/// The programs of an uplink.
+const UPLINK: [(&str, Direction); 2] =
+    [("from_uplink", Direction::Ingress), ("to_uplink", Direction::Egress)];
+
+/// `ARPHRD_ETHER` (include/uapi/linux/if_arp.h).
+const ETHERNET: u16 = 1;
+
+/// The programs of packets, loaded.
+#[derive(Debug)]
+pub struct Packets {
+    programs: Vec<Program>,
+    pins: Pins,
+}
+
+/// Why an uplink has no programs.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// Its packets have no Ethernet header, as those of WireGuard, tunnels and PPP.
+    #[error(
+        "not Ethernet: what passes it passes no program, so that no Service is served to clients there and pods leave \
+         by it with their own addresses; name an Ethernet interface with --uplink"
+    )]
+    NotEthernet,
+    /// The kernel refuses.
+    #[error("{0:#}; it is tried again every 30 s")]
+    Refused(#[from] anyhow::Error),
+}
+
+impl From<HookError> for UplinkError {
+    fn from(error: HookError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// How the programs of an uplink are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// By what.
+    pub method: Method,
+    /// Whether one was not attached before.
+    pub new: bool,
+}
+
+/// What is attached.
+#[derive(Debug, Default)]
+pub struct Attachments {
+    /// To each uplink.
+    pub uplinks: Vec<(String, Result<Held, UplinkError>)>,
+    /// How many pods have got a program that had none, as when there was no daemon when they were added.
+    pub pods: usize,
+    /// The first pod's veth that the programs cannot be attached to, and why.
+    pub refused: Option<(String, HookError)>,
+}
+
+impl Packets {
+    /// Takes the programs of [`super::links::PACKET_PROGRAMS`].
+    pub(super) fn new(programs: Vec<Program>, pins: &Pins) -> Self {
+        Self { programs, pins: pins.clone() }
+    }
+
+    /// Pins the programs, and attaches them to these uplinks and to the veths of these pods, names by number, as far as
+    /// they are not. As long as no uplink is known, those of an earlier daemon stay.
+    pub(super) fn keep(
+        &self,
+        uplinks: &BTreeMap<u32, String>,
+        pods: &BTreeMap<u32, String>,
+    ) -> Result<Attachments> {
+        self.pin()?;
+        let mut attachments = Attachments::default();
+        for (ifindex, name) in uplinks {
+            attachments.uplinks.push((name.clone(), self.keep_uplink(*ifindex, name)));
+        }
+        self.forget(uplinks, &attachments)?;
+        for (ifindex, name) in pods {
+            match self.keep_pod(*ifindex, name) {
+                Ok(new) => attachments.pods += usize::from(new),
+                Err(error) if error.is_gone() => {}
+                Err(error) => {
+                    attachments.refused.get_or_insert_with(|| (name.clone(), error));
+                }
+            }
+        }
+        Ok(attachments)
+    }
+
+    fn program(&self, name: &str) -> &Program {
+        let found = self.programs.iter().find(|program| program.name() == name);
+        found.expect("all programs of packets are loaded")
+    }
+
+    /// Pins the programs in the place of those of an earlier daemon.
+    fn pin(&self) -> Result<()> {
+        for program in &self.programs {
+            let path = self.pins.programs().join(program.name());
+            let pinned = Program::pinned(&self.pins.bpffs, program.name());
+            if pinned.is_ok_and(|pinned| pinned.is_some_and(|pinned| pinned.id() == program.id())) {
+                continue;
+            }
+            let new = path.with_file_name(format!("new-{}", program.name()));
+            remove(&new)?;
+            bpf::pin(program.as_fd(), &new).with_context(|| format!("pinning {}", new.display()))?;
+            fs::rename(&new, &path)
+                .with_context(|| format!("renaming {} to {}", new.display(), path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn keep_uplink(&self, ifindex: u32, name: &str) -> Result<Held, UplinkError> {
+        let hardware = sys::hardware_type(name).context("asking for the type of the interface")?;
+        if hardware != ETHERNET {
+            return Err(UplinkError::NotEthernet);
+        }
+        let mut held = Held { method: Method::Tcx, new: false };
+        for (program, direction) in UPLINK {
+            let hook = Hook { ifindex, direction };
+            let program = self.program(program);
+            let kept = if tcx::query(hook).context("asking for the programs of tcx")?.is_some() {
+                link::keep(&self.pins.links(), hook, program)?
+            } else {
+                held.method = Method::Clsact;
+                self.keep_filter(hook, program)?
+            };
+            held.new |= kept == Kept::Attached;
+        }
+        Ok(held)
+    }
+
+    fn keep_filter(&self, hook: Hook, program: &Program) -> Result<Kept> {
+        if clsact::program(hook)?.is_none() {
+            qdisc::make(&self.pins.qdiscs(), hook.ifindex, program)?;
+        }
+        Ok(clsact::keep(hook, program)?)
+    }
+
+    /// Detaches from what is no uplink any more.
+    fn forget(&self, uplinks: &BTreeMap<u32, String>, attachments: &Attachments) -> Result<()> {
+        let is_uplink = |index| uplinks.is_empty() || uplinks.contains_key(&index);
+        link::remove_others(&self.pins.links(), is_uplink)?;
+        let mut held = attachments.uplinks.iter().filter_map(|(_, result)| result.as_ref().ok());
+        if held.any(|held| held.method == Method::Clsact) {
+            remove_other_filters(is_uplink)?;
+        }
+        qdisc::remove_others(&self.pins.qdiscs(), is_uplink)
+    }
+
+    /// Whether one of the programs was not attached. An interface of another name has got the number of one that is
+    /// gone, and is none of ours.
+    fn keep_pod(&self, ifindex: u32, name: &str) -> Result<bool, HookError> {
+        let mut new = false;
+        if if_indextoname(ifindex).is_ok_and(|found| found.to_bytes() == name.as_bytes()) {
+            for (program, direction) in hook::POD {
+                let (_, kept) = hook::keep(Hook { ifindex, direction }, self.program(program))?;
+                new |= kept == Kept::Attached;
+            }
+        }
+        Ok(new)
+    }
+}
+
+fn remove_other_filters(wanted: impl Fn(u32) -> bool) -> Result<()> {
+    for (ifindex, name, direction) in filters()?.into_iter().filter(|(ifindex, ..)| !wanted(*ifindex)) {
+        let removed = clsact::delete(Hook { ifindex, direction });
+        removed.with_context(|| format!("removing the filter of {name}"))?;
+    }
+    Ok(())
+}
+
+/// Interfaces that have a filter of ours, except those of pods, which go with the pod: number, name and direction.
+///
+/// # Errors
+/// When the interfaces cannot be read.
+pub fn filters() -> Result<Vec<(u32, String, Direction)>> {
+    let mut found = Vec::new();
+    for interface in &if_nameindex().context("listing the interfaces")? {
+        let name = interface.name().to_string_lossy().into_owned();
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let hook = Hook { ifindex: interface.index(), direction };
+            if !is_pod_name(&name) && clsact::program(hook)?.is_some() {
+                found.push((hook.ifindex, name.clone(), direction));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// How both programs are attached to an interface, from the pins and the kernel; `None`: they are not.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn attached(pins: &Pins, name: &str) -> Result<Option<Method>> {
+    let Ok(ifindex) = if_nametoindex(name) else { return Ok(None) };
+    let hooks = UPLINK.map(|(program, direction)| (program, Hook { ifindex, direction }));
+    let mut methods = Vec::new();
+    for (program, hook) in hooks {
+        if link::holds(&pins.links(), hook, program)? {
+            methods.push(Method::Tcx);
+        } else if clsact::program(hook)?.is_some() {
+            methods.push(Method::Clsact);
+        }
+    }
+    Ok((methods.len() == UPLINK.len()).then(|| methods[0]))
+}
+
+/// Removes a pin, if it is there.
+fn remove(pin: &Path) -> io::Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! `portolan flows`: what is translated packet by packet, and where it goes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, Result, bail};
+use aya::maps::{HashMap, Map, MapData, MapInfo};
+use clap::Args;
+use nix::time::{ClockId, clock_gettime};
+use portolan_abi::{Flow as Entry, FlowFlags, FlowKey, FlowState, MapName, Proto, ServiceInfo};
+use serde::Serialize;
+
+use super::table::{age, draw, or_dash};
+use super::{Place, maps, names};
+use crate::dataplane::Pins;
+use crate::dataplane::bpf::typed;
+
+/// What `portolan flows` is asked.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Question {
+    /// Only flows to this Service
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub service: Option<String>,
+    /// Only flows from or to this pod, by name or address
+    #[arg(long, value_name = "NAMESPACE/NAME|ADDR")]
+    pub pod: Option<String>,
+    /// List flows that are over as well, which stay until their place is needed
+    #[arg(long)]
+    pub closed: bool,
+}
+
+/// The flows of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Flows {
+    /// How many there are, those that are over included.
+    pub used: usize,
+    /// How many there can be.
+    pub max: u32,
+    /// Those that were asked for.
+    pub flows: Vec<Flow>,
+}
+
+/// A flow: both directions of it. A port of ICMP is the identifier of the echo.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Flow {
+    /// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`.
+    pub protocol: String,
+    /// Who began it.
+    pub client: SocketAddr,
+    /// Where the client sends to.
+    pub asked: SocketAddr,
+    /// Who gets it.
+    pub sent_to: SocketAddr,
+    /// Whom the receiver sees.
+    pub source: SocketAddr,
+    /// `NAMESPACE/NAME` of the Service; `None`: it leaves the cluster, masqueraded, or is for a
+    /// hostPort.
+    pub service: Option<String>,
+    /// `spec.ports[].port` of the Service.
+    pub service_port: Option<u16>,
+    /// The pod of this node that is the client; empty when it is none.
+    pub client_pod: String,
+    /// The pod of this node that gets it; empty when it is none.
+    pub receiving_pod: String,
+    /// Where it is in its life.
+    pub state: State,
+    /// For how long neither side has sent anything.
+    pub idle_seconds: u64,
+}
+
+/// Where a flow is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Only one side has spoken, or TCP's handshake is not over.
+    New,
+    /// Both sides have spoken.
+    Established,
+    /// One side has said that it sends no more.
+    Closing,
+    /// Both sides have, or one has reset it: its place may be taken.
+    Closed,
+    /// It was silent for longer than such a flow is kept: its place may be taken.
+    Expired,
+    /// One of its two elements is missing or belongs to another flow.
+    Broken,
+}
+
+impl State {
+    /// The state of a flow of these two directions; `now` in ticks.
+    pub fn of(one: &Entry, other: &Entry, proto: Proto, now: u32) -> Self {
+        if proto.has_handshake() && FlowState::is_closed(one.state, other.state) {
+            return Self::Closed;
+        }
+        let established = FlowState::is_established(one.state, other.state, proto);
+        let kept = match established {
+            false => Entry::UNREPLIED,
+            true if proto.has_handshake() => Entry::TCP_IDLE,
+            true => Entry::UDP_IDLE,
+        };
+        if idle(one, now).min(idle(other, now)) >= kept {
+            Self::Expired
+        } else if (one.state | other.state) & FlowState::FIN != 0 {
+            Self::Closing
+        } else if established {
+            Self::Established
+        } else {
+            Self::New
+        }
+    }
+
+    /// Whether the programs let something else take its place.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Closed | Self::Expired)
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Established => "established",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+            Self::Expired => "expired",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// What the maps hold.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// `FLOWS`.
+    pub flows: BTreeMap<FlowKey, Entry>,
+    /// How many elements `FLOW_SLOTS` has.
+    pub max: u32,
+    /// `SERVICES`.
+    pub services: BTreeMap<u32, ServiceInfo>,
+    /// The maps of the plugin.
+    pub pods: maps::Pods,
+    /// The time, in ticks.
+    pub now: u32,
+}
+
+/// Lists the flows.
+///
+/// # Errors
+/// When nothing is pinned, a map cannot be read, or the pod that is named is not there.
+pub fn show(place: &Place, question: &Question) -> Result<String> {
+    let found = flows(&read(&place.pins()?)?, question)?;
+    place.show(&found, |found| render(found, place.wide()))
+}
+
+fn read(pins: &Pins) -> Result<Tables> {
+    let dir = pins.maps();
+    let flows: HashMap<MapData, FlowKey, Entry> = typed(&dir, MapName::Flows, Map::HashMap)?;
+    let services: HashMap<MapData, u32, ServiceInfo> = typed(&dir, MapName::Services, Map::HashMap)?;
+    let slots = dir.join(MapName::FlowSlots.as_str());
+    Ok(Tables {
+        flows: flows.iter().collect::<Result<_, _>>().context("reading FLOWS")?,
+        max: MapInfo::from_pin(&slots)
+            .with_context(|| format!("looking at {}", slots.display()))?
+            .max_entries(),
+        services: services.iter().collect::<Result<_, _>>().context("reading SERVICES")?,
+        pods: maps::pods(pins)?,
+        // After the flows, so that none of them was seen in the future.
+        now: now()?,
+    })
+}
+
+/// The time in ticks, as the programs have it.
+pub(super) fn now() -> Result<u32> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    let nanos = i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec());
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ticks wrap around")]
+    Ok((nanos >> Entry::TICK_SHIFT) as u32)
+}
+
+fn idle(entry: &Entry, now: u32) -> u32 {
+    now.wrapping_sub(entry.seen)
+}
+
+/// Joins the directions of each flow and selects those that were asked for.
+///
+/// # Errors
+/// When the pod that is named is not there, or the name of the Service is none.
+pub fn flows(tables: &Tables, question: &Question) -> Result<Flows> {
+    if question.service.as_ref().is_some_and(|name| !name.contains('/')) {
+        bail!("--service takes NAMESPACE/NAME: `portolan services` lists them");
+    }
+    let pod = question.pod.as_deref().map(|pod| Ends::parse(pod, &tables.pods)).transpose()?;
+    let mut flows: Vec<_> = tables.flows.iter().filter_map(|(key, entry)| flow(tables, key, entry)).collect();
+    flows.sort();
+    let used = flows.len();
+    flows.retain(|flow| {
+        (question.closed || !flow.state.is_over())
+            && question.service.as_ref().is_none_or(|name| flow.service.as_ref() == Some(name))
+            && pod.as_ref().is_none_or(|pod| pod.has(flow))
+    });
+    Ok(Flows { used, max: tables.max, flows })
+}
+
+/// Whose flows are wanted.
+struct Ends(Vec<IpAddr>);
+
+impl Ends {
+    fn parse(pod: &str, pods: &maps::Pods) -> Result<Self> {
+        if let Ok(addr) = pod.parse() {
+            return Ok(Self(vec![addr]));
+        }
+        let found = names::addresses(pods, pod);
+        if found.is_empty() {
+            bail!(
+                "no pod {pod} on this node: `portolan pods` lists them; one that is gone can be given by its address"
+            );
+        }
+        Ok(Self(found.into_iter().map(IpAddr::from).collect()))
+    }
+
+    fn has(&self, flow: &Flow) -> bool {
+        self.0.contains(&flow.client.ip()) || self.0.contains(&flow.sent_to.ip())
+    }
+}
+
+/// The flow of an element; `None` when the other direction's element tells of it.
+fn flow(tables: &Tables, key: &FlowKey, entry: &Entry) -> Option<Flow> {
+    let other_key = entry.other_key(key.proto);
+    let other = tables.flows.get(&other_key).filter(|other| is_pair(key, entry, other));
+    let answers = entry.flags & FlowFlags::REPLY != 0;
+    if answers && other.is_some() {
+        return None;
+    }
+    // What is sent before and after translation, by the client; an answer has both the other way round.
+    let translated = entry.translated(key.proto);
+    let (sent, given) = if answers { (translated.reversed(), key.reversed()) } else { (*key, translated) };
+    let pod = |addr| names::pod(&tables.pods, addr).unwrap_or_default();
+    let info = tables.services.get(&entry.service);
+    let quiet = idle(entry, tables.now).min(other.map_or(u32::MAX, |other| idle(other, tables.now)));
+    Some(Flow {
+        protocol: names::protocol(key.proto),
+        client: names::socket(sent.src, sent.src_port),
+        asked: names::socket(sent.dst, sent.dst_port),
+        sent_to: names::socket(given.dst, given.dst_port),
+        source: names::socket(given.src, given.src_port),
+        service: (entry.service != 0).then(|| info.map_or_else(|| "(gone)".to_owned(), names::service)),
+        service_port: info.filter(|_| entry.service != 0).map(|info| info.port.get()),
+        client_pod: pod(sent.src),
+        receiving_pod: pod(given.dst),
+        state: other.map_or(State::Broken, |other| State::of(entry, other, key.proto, tables.now)),
+        idle_seconds: (u64::from(quiet) << Entry::TICK_SHIFT) / 1_000_000_000,
+    })
+}
+
+/// Whether the elements are the two directions of one flow: each names the other, and one of them answers.
+fn is_pair(key: &FlowKey, entry: &Entry, other: &Entry) -> bool {
+    other.other_key(key.proto) == *key && (entry.flags ^ other.flags) & FlowFlags::REPLY != 0
+}
+
+const HEADER: [&str; 8] = ["PROTO", "CLIENT", "ASKED", "SENT TO", "SOURCE", "SERVICE", "STATE", "IDLE"];
+
+fn render(found: &Flows, wide: bool) -> String {
+    let mut header = HEADER.to_vec();
+    if wide {
+        header.extend(["CLIENT POD", "RECEIVING POD"]);
+    }
+    let row = |flow: &Flow| {
+        let mut row = vec![
+            flow.protocol.clone(),
+            flow.client.to_string(),
+            flow.asked.to_string(),
+            flow.sent_to.to_string(),
+            flow.source.to_string(),
+            service(flow),
+            flow.state.as_str().to_owned(),
+            age(flow.idle_seconds),
+        ];
+        if wide {
+            row.extend([or_dash(&flow.client_pod), or_dash(&flow.receiving_pod)]);
+        }
+        row
+    };
+    let table = draw(&header, found.flows.iter().map(row).collect(), "no flow to show");
+    let Flows { used, max, flows } = found;
+    let hidden = used - flows.len();
+    let rest = if hidden == 0 { String::new() } else { format!("; {hidden} of them not shown") };
+    format!("{table}\n{used} of {max} flows used{rest}\n")
+}
+
+fn service(flow: &Flow) -> String {
+    match (&flow.service, flow.service_port) {
+        (None, _) => "-".to_owned(),
+        (Some(name), None) => name.clone(),
+        (Some(name), Some(port)) => format!("{name}:{port}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

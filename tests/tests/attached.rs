@@ -1,0 +1,73 @@
+//! The programs of packets are where they should be, and stay there.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use portolan_lab::wait::until;
+use portolan_lab::{Lab, Node, Pod, programs};
+
+/// A few times what it takes on a loaded machine.
+const SOON: Duration = Duration::from_secs(10);
+
+/// The host side of a pod's veth.
+fn host_side(pod: &Pod) -> Result<String> {
+    let name = pod.result()["interfaces"][0]["name"].as_str().context("The result names the host side")?;
+    Ok(name.to_owned())
+}
+
+/// The only program at ingress and at egress of an interface, as soon as there is one at each.
+fn only(node: &Node, interface: &str) -> Result<[u32; 2]> {
+    let netns = &node.place().netns;
+    let (found, _) = until(SOON, "programs are attached", || {
+        let found = programs::on_interface(netns, interface)?;
+        Ok(found.iter().all(|programs| !programs.is_empty()).then_some(found))
+    })?;
+    match found.each_ref().map(Vec::as_slice) {
+        [[ingress], [egress]] => Ok([*ingress, *egress]),
+        more => anyhow::bail!("{interface} should have one program at each hook: {more:?}"),
+    }
+}
+
+#[test]
+fn uplinks_and_pods_have_one_program_at_each_hook_before_and_after_a_restart() -> Result<()> {
+    let lab = Lab::with_nodes(1)?;
+    let n1 = &lab.nodes()[0];
+    let uplink = only(n1, "eth0")?;
+    let pod = lab.pod(n1, "pod")?;
+    let name = host_side(&pod)?;
+    let netns = &n1.place().netns;
+    assert!(programs::on_interface(netns, &name)?.iter().all(|at| at.len() == 1), "the plugin attaches them");
+    let before = only(n1, &name)?;
+    let status = n1.portolan(&["status"])?;
+    assert!(status.contains("eth0     attached by tcx"), "{status}");
+
+    n1.kill()?;
+    assert_eq!((only(n1, "eth0")?, only(n1, &name)?), (uplink, before), "they do not need the daemon");
+    n1.start()?;
+    until(SOON, "the programs of the new daemon take the place of the old", || {
+        let new = only(n1, "eth0")? != uplink && only(n1, &name)? != before;
+        Ok(new.then_some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_was_added_before_any_daemon_ran_gets_its_programs_from_the_daemon() -> Result<()> {
+    let lab = Lab::with_nodes(1)?;
+    let n1 = &lab.nodes()[0];
+    n1.stop()?;
+    // As after `portolan cleanup`, or before the first start.
+    let pinned = n1.setup().bpffs.join("portolan/v1/programs");
+    for entry in fs::read_dir(&pinned)? {
+        fs::remove_file(entry?.path())?;
+    }
+    let pod = lab.pod(n1, "pod")?;
+    let name = host_side(&pod)?;
+    let found = programs::on_interface(&n1.place().netns, &name)?;
+    assert!(found.iter().all(Vec::is_empty), "no program was pinned: {found:?}");
+    n1.start()?;
+    only(n1, &name)?;
+    assert_eq!(fs::read_dir(&pinned)?.count(), 4, "the programs are pinned again");
+    Ok(())
+}

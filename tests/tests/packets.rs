@@ -1,0 +1,12 @@
+//! The packet tier, as hosts outside of the cluster, pods without the socket tier and servers see it.
+
+#[path = "packets/masquerade.rs"]
+mod masquerade;
+#[path = "packets/outside.rs"]
+mod outside;
+#[path = "packets/per_packet.rs"]
+mod per_packet;
+#[path = "packets/scene.rs"]
+mod scene;
+#[path = "packets/sources.rs"]
+mod sources;
