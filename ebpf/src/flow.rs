@@ -94,12 +94,11 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// A new flow: packets with the key of `transport` become what it says.
 #[inline(never)]
 pub(crate) fn create(transport: &Transport) -> Created {
-    let (key, translated, service, state) =
-        (&transport.key, &transport.to, transport.service, transport.state);
+    let (key, translated, service, state, slot) =
+        (&transport.key, &transport.to, transport.service, transport.state, transport.slot);
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Created::Refused };
     // SAFETY: the element is this CPU's and nobody else's while the program runs.
     let scratch = unsafe { &mut *scratch };
-    let Some(slot) = take_slot(key) else { return Created::Refused };
     scratch.reply_key = translated.reversed();
     let flags = FlowFlags::REPLY | node_flags(&scratch.reply_key);
     scratch.reply_to = key.reversed();
@@ -175,18 +174,20 @@ struct Search {
     found: bool,
 }
 
-/// The next slot whose holder may lose it. A flow that was never answered may, whatever its age: a flood of such flows
+/// Takes the next slot whose holder may lose it; to be called before [`create`]. A flow that was never answered may, whatever its age: a flood of such flows
 /// pushes out its own, and everybody else's handshake is over long before the ring has turned.
-#[inline(always)]
-fn take_slot(key: &FlowKey) -> Option<u32> {
-    let mut search = Search { mask: network::get()?.slot_mask, index: 0, found: false };
+#[inline(never)]
+pub(crate) fn take_slot(transport: &mut Transport) -> bool {
+    let Some(network) = network::get() else { return false };
+    let mut search = Search { mask: network.slot_mask, index: 0, found: false };
     repeat(SLOT_TRIES, try_slot, &mut search);
-    if !search.found {
-        return None;
+    let Some(slot) = FLOW_SLOTS.get_ptr_mut(search.index) else { return false };
+    if search.found {
+        // SAFETY: only who has drawn the index writes the slot, until the ring has turned.
+        unsafe { (*slot).key = transport.key };
+        transport.slot = search.index;
     }
-    // SAFETY: only who has drawn the index writes the slot, until the ring has turned.
-    unsafe { (*FLOW_SLOTS.get_ptr_mut(search.index)?).key = *key };
-    Some(search.index)
+    search.found
 }
 
 extern "C" fn try_slot(_: u32, search: &mut Search) -> c_long {
@@ -262,10 +263,10 @@ pub(crate) fn seal(from: &FlowKey, to: &FlowKey) -> u32 {
 #[inline(always)]
 fn node_flags(key: &FlowKey) -> u16 {
     let mut flags = 0;
-    if network::is_own(key.src) {
+    if network::is_own(&key.src) {
         flags |= FlowFlags::SRC_IS_NODE;
     }
-    if network::is_own(key.dst) {
+    if network::is_own(&key.dst) {
         flags |= FlowFlags::DST_IS_NODE;
     }
     flags

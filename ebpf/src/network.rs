@@ -31,27 +31,27 @@ pub(crate) fn get() -> Option<&'static Network> {
 
 /// The flags of a node's address; `None`: it is neither a node's nor this machine's.
 #[inline(always)]
-pub(crate) fn node_addr(addr: Addr) -> Option<u32> {
+pub(crate) fn node_addr(addr: &Addr) -> Option<u32> {
     // SAFETY: an element is one word.
     unsafe { NODE_ADDRS.get(addr) }.copied()
 }
 
 /// Whether the address is that of a node of the cluster.
 #[inline(always)]
-pub(crate) fn is_node(addr: Addr) -> bool {
+pub(crate) fn is_node(addr: &Addr) -> bool {
     node_addr(addr).is_some_and(|flags| flags & NodeAddrFlags::NODE != 0)
 }
 
 /// Whether the address is this machine's.
 #[inline(always)]
-pub(crate) fn is_own(addr: Addr) -> bool {
+pub(crate) fn is_own(addr: &Addr) -> bool {
     node_addr(addr).is_some_and(|flags| flags & NodeAddrFlags::OWN != 0)
 }
 
 /// The range inside the cluster that holds the address; `None`: it is outside.
 #[inline(always)]
-pub(crate) fn inside(addr: Addr) -> Option<&'static ClusterCidr> {
-    CLUSTER_CIDRS.get(Key::new(128, addr))
+pub(crate) fn inside(addr: &Addr) -> Option<&'static ClusterCidr> {
+    CLUSTER_CIDRS.get(Key::new(128, *addr))
 }
 
 /// The uplink of this number.
@@ -70,7 +70,7 @@ pub(crate) struct Pod {
 impl Pod {
     /// The pod that has the address and can be reached.
     #[inline(always)]
-    pub(crate) fn at(addr: Addr) -> Option<Self> {
+    pub(crate) fn at(addr: &Addr) -> Option<Self> {
         let entry = PODS.get_ptr_mut(addr)?;
         // SAFETY: the element lives until the program ends; all its parts but the flags are written once.
         unsafe { (*entry).state == PodState::READY && (*entry).ifindex != 0 }.then_some(Self { entry })

@@ -20,11 +20,11 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     if frame.has_vlan_tag() {
         return Verdict::drop(Outcome::BadFrame);
     }
-    let Some(source) = Pod::at(packet.src).filter(|pod| pod.ifindex() == frame.ifindex()) else {
+    let Some(source) = Pod::at(&packet.src).filter(|pod| pod.ifindex() == frame.ifindex()) else {
         return stranger(frame, &packet);
     };
     if network.is_pod(packet.dst) {
-        let Some(target) = Pod::at(packet.dst) else { return Verdict::STACK };
+        let Some(target) = Pod::at(&packet.dst) else { return Verdict::STACK };
         if (source.is_translated() || target.is_translated())
             && let Some(verdict) = known(frame, &packet, network)
         {
@@ -32,7 +32,7 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
         }
         return forward::to_pod(frame, &packet, network, &target, false);
     }
-    let Some(range) = network::inside(packet.dst).filter(|range| !range.via.is_any()) else {
+    let Some(range) = network::inside(&packet.dst).filter(|range| !range.via.is_any()) else {
         return elsewhere(frame, &packet, network, &source);
     };
     if source.is_translated()
@@ -75,7 +75,7 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
     if translate::known(transport) {
         return translate::deliver(frame, packet, transport, network);
     }
-    let node = network::node_addr(packet.dst);
+    let node = network::node_addr(&packet.dst);
     let has = |flag| node.is_some_and(|flags| flags & flag != 0);
     let (has_node_ports, is_at_home) = (has(NodeAddrFlags::NODE), has(NodeAddrFlags::OWN));
     match translate::to_service(transport, Client { is_pod: true, has_node_ports, is_at_home }) {
@@ -98,7 +98,7 @@ pub(crate) fn receives(frame: &Frame<'_>) -> Verdict {
         return Verdict::STACK;
     }
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
-    if Pod::at(packet.dst).is_some_and(|pod| pod.is_translated())
+    if Pod::at(&packet.dst).is_some_and(|pod| pod.is_translated())
         && let Some(transport) = transport::parse(frame, &packet)
         && translate::known(transport)
     {

@@ -49,9 +49,9 @@ pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
         key,
         |settings| {
             // A pod's loopback is its own.
-            if key.addr.is_loopback() { settings.node_netns == netns() } else { network::is_node(key.addr) }
+            if key.addr.is_loopback() { settings.node_netns == netns() } else { network::is_node(&key.addr) }
         },
-        || if key.addr.is_loopback() { is_node_netns(netns()) } else { network::is_own(key.addr) },
+        || if key.addr.is_loopback() { is_node_netns(netns()) } else { network::is_own(&key.addr) },
     );
     // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
     match found {

@@ -96,6 +96,9 @@ fn serving(frontend: &Frontend, client: Client, src: Addr) -> Result<Set, Outcom
 /// takes nothing from its own address.
 #[inline(never)]
 pub(crate) fn remember(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+    if !flow::take_slot(transport) {
+        return Verdict::drop(Outcome::FlowsFull);
+    }
     if transport.is_near && !transport.to.dst.same(transport.key.src) {
         match flow::create(transport) {
             // The client talks to this backend through another Service from the same port: one of the two has to look
@@ -106,7 +109,7 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &mut Transport) -> Verdict 
     }
     let Some(network) = network::get() else { return Verdict::STACK };
     transport.to.src = network.node(transport.key.src);
-    masquerade(frame, transport)
+    take_port(frame, transport)
 }
 
 #[inline(always)]
@@ -125,6 +128,11 @@ fn counted(transport: &Transport, created: Created) -> Verdict {
 /// Makes a flow whose source is the one in `to`, with a port that is free; undecided when it is there.
 #[inline(always)]
 pub(crate) fn masquerade(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+    if flow::take_slot(transport) { take_port(frame, transport) } else { Verdict::drop(Outcome::FlowsFull) }
+}
+
+#[inline(always)]
+fn take_port(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
     if transport.to.src.is_any() {
         return Verdict::drop(Outcome::NoRoute);
     }
@@ -166,10 +174,10 @@ fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Net
     let to = &transport.to;
     let must = is_ours(network, to.src);
     if network.is_pod(to.dst) {
-        let Some(pod) = Pod::at(to.dst) else { return Verdict::STACK };
+        let Some(pod) = Pod::at(&to.dst) else { return Verdict::STACK };
         return forward::to_pod(frame, packet, network, &pod, must);
     }
-    if network::is_own(to.dst) {
+    if network::is_own(&to.dst) {
         return Verdict::STACK;
     }
     let verdict = forward::by_route(frame, packet, to.src, to.dst);
@@ -180,5 +188,5 @@ fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Net
 
 #[inline(always)]
 fn is_ours(network: &Network, addr: Addr) -> bool {
-    network.node(addr).same(addr) || network::is_own(addr)
+    network.node(addr).same(addr) || network::is_own(&addr)
 }

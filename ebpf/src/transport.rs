@@ -54,6 +54,8 @@ pub(crate) struct Transport {
     pub(crate) is_first: bool,
     /// The id of the Service port that it is sent to; 0: none.
     pub(crate) service: u32,
+    /// The place in the budget of flows that a new one gets.
+    pub(crate) slot: u32,
     /// Answers to its sender come by here, whatever its source address is.
     pub(crate) is_near: bool,
     /// A fragment that is not the first one: it has neither ports nor a checksum.

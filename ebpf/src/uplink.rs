@@ -19,7 +19,7 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
         return Verdict::drop(Outcome::SpoofedSource);
     }
     if network.is_pod(packet.dst) {
-        let Some(pod) = Pod::at(packet.dst) else { return Verdict::STACK };
+        let Some(pod) = Pod::at(&packet.dst) else { return Verdict::STACK };
         if pod.is_translated()
             && let Some(transport) = transport::parse(frame, &packet)
             && translate::known(transport)
@@ -33,7 +33,7 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     }
     // What lies about its headers is the stack's to refuse: nothing of ours is in it.
     let Some(transport) = transport::parse(frame, &packet) else { return Verdict::STACK };
-    let flags = network::node_addr(packet.dst).unwrap_or(0);
+    let flags = network::node_addr(&packet.dst).unwrap_or(0);
     let own = flags & NodeAddrFlags::OWN != 0;
     if (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport) {
         return translate::deliver(frame, &packet, transport, network);
@@ -85,7 +85,7 @@ fn host(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
 /// A pod's packet, after routing: whoever is in the cluster sees the pod itself, everybody else this uplink.
 #[inline(always)]
 fn leaves(frame: &Frame<'_>, packet: &Packet) -> Verdict {
-    let inside = network::inside(packet.dst).is_some() || network::node_addr(packet.dst).is_some();
+    let inside = network::inside(&packet.dst).is_some() || network::node_addr(&packet.dst).is_some();
     if inside || !packet.is_routable() {
         return Verdict::STACK;
     }

@@ -2,6 +2,8 @@
 
 #[path = "packets/masquerade.rs"]
 mod masquerade;
+#[path = "packets/nat.rs"]
+mod nat;
 #[path = "packets/outside.rs"]
 mod outside;
 #[path = "packets/per_packet.rs"]

@@ -8,7 +8,7 @@ use super::scene::{NODE_PORT, Scene, TARGET, all_answer, fails, front, ways};
 
 /// A process in the pod's network namespace and outside of every cgroup of a node: no program sees its sockets, as with
 /// virtual machines and sandboxed runtimes.
-fn without_sockets(scene: &Scene, pod: &portolan_lab::Pod) -> Result<Agent> {
+pub(crate) fn without_sockets(scene: &Scene, pod: &portolan_lab::Pod) -> Result<Agent> {
     let cgroup = scene.lab.outside().place().cgroup.child(pod.name())?;
     Agent::start(&Place { netns: pod.place().netns.clone(), cgroup })
 }
