@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, MapData};
@@ -55,16 +56,7 @@ impl Programs {
             .map_max_entries(MapName::Flows.as_str(), 2 * limits.flow_slots + limits.flow_slots / 8);
         let mut ebpf = loader.load(OBJECT).context("loading the eBPF object")?;
         create_services(&dir.join(MapName::Services.as_str()), limits.services)?;
-        for (name, _) in PROGRAMS {
-            program(&mut ebpf, name)?
-                .load()
-                .with_context(|| format!("the kernel refuses the program {name}"))?;
-        }
-        for (name, _) in links::PACKET_PROGRAMS {
-            packet_program(&mut ebpf, name)?
-                .load()
-                .with_context(|| format!("the kernel refuses the program {name}"))?;
-        }
+        load_programs(&mut ebpf)?;
         let file = File::open(cgroup).with_context(|| format!("opening the cgroup {}", cgroup.display()))?;
         let cgroup_id = file.metadata()?.ino();
         #[cfg(feature = "bpf-log")]
@@ -122,6 +114,23 @@ impl Programs {
         }
         Ok(pinned)
     }
+}
+
+/// Loads all programs at once: the verifier takes a tenth of a second for some, and has no lock.
+fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
+    thread::scope(|scope| {
+        let load = |(name, program)| scope.spawn(move || load_program(name, program));
+        let loading: Vec<_> = ebpf.programs_mut().map(load).collect();
+        loading.into_iter().try_for_each(|load| load.join().expect("loading does not panic"))
+    })
+}
+
+fn load_program(name: &str, program: &mut aya::programs::Program) -> Result<()> {
+    let loaded = match <&mut CgroupSockAddr>::try_from(&mut *program) {
+        Ok(of_sockets) => of_sockets.load(),
+        Err(_) => <&mut SchedClassifier>::try_from(program)?.load(),
+    };
+    loaded.with_context(|| format!("the kernel refuses the program {name}"))
 }
 
 /// The maps that programs use.
