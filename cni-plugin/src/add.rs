@@ -3,13 +3,13 @@
 use std::{net::IpAddr, os::fd::AsFd as _, path::PathBuf};
 
 use nix::errno::Errno;
-use portolan_abi::{Addr, Attachment, Owner, PodEntry, PodState};
+use portolan_abi::{Addr, Attachment, FrontendKey, Owner, PodEntry, PodState};
 
 use crate::{
     attachment::{self, Key},
     carrier, clock,
     config::{Document, Settings},
-    crash, hook, lease,
+    crash, hook, host_port, lease,
     ledger::Ledger,
     mac::Mac,
     netlink::{
@@ -31,6 +31,8 @@ enum Done {
     Recorded,
     /// The address is taken.
     Taken(IpAddr),
+    /// The hostPort may be claimed.
+    Claimed(FrontendKey),
     /// The veth pair exists.
     Linked,
 }
@@ -127,6 +129,7 @@ impl Addition<'_> {
     fn attach(&mut self, record: &Attachment) -> Result<Vec<IpAddr>, Failure> {
         self.record(record)?;
         let ips = self.take_addresses()?;
+        self.claim_host_ports(&ips)?;
         let wire = Wire {
             host: End { name: &self.host_name, mac: self.host_mac, mtu: self.settings.mtu },
             pod: End { name: &self.request.ifname, mac: self.pod_mac, mtu: self.settings.mtu },
@@ -202,6 +205,15 @@ impl Addition<'_> {
         Ok(ips)
     }
 
+    fn claim_host_ports(&mut self, ips: &[IpAddr]) -> Result<(), Failure> {
+        for (key, entry) in host_port::claims(&self.settings.port_mappings, ips, self.owner) {
+            self.done.push(Done::Claimed(key));
+            host_port::claim(&mut self.ledger, key, &entry)?;
+            crash::after_family("add:host-port:ipv4", "add:host-port:ipv6", key.addr.into());
+        }
+        Ok(())
+    }
+
     /// Says which of the two names exists when the kernel only says that one does.
     fn explain_no_link(&mut self, error: NetlinkError) -> Failure {
         if !error.is(Errno::EEXIST) {
@@ -235,6 +247,7 @@ impl Addition<'_> {
         while let Some(step) = self.done.pop() {
             let undone = match step {
                 Done::Linked => self.socket.delete_link(&self.host_name).map_err(Failure::from),
+                Done::Claimed(key) => self.ledger.unclaim(key, self.owner).map_err(Failure::from),
                 Done::Taken(ip) => self.ledger.free(Addr::from(ip), self.owner).map_err(Failure::from),
                 Done::Recorded => self.ledger.detach(self.owner).map_err(Failure::from),
             };

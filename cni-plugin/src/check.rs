@@ -12,6 +12,7 @@ use crate::{
     add::open_netns,
     attachment::host_ifname,
     config::Document,
+    host_port,
     ledger::Ledger,
     mac::Mac,
     netlink::{NetlinkError, Socket, link::Link, route::Route},
@@ -38,6 +39,7 @@ pub(crate) fn check(request: &Request, document: &Document) -> Result<(), Failur
     let expected = Expected { host_name: &host_name, pod_name: &request.ifname, pods: &pods };
 
     let mut problems = compare(&expected, &Value::Object(result));
+    problems.extend(missing_host_ports(document, request, &pods)?);
     let link = expected.host_side(&mut Socket::open()?, &mut problems)?;
     let inside = netns.run(|| {
         let mut found = Vec::new();
@@ -49,6 +51,25 @@ pub(crate) fn check(request: &Request, document: &Document) -> Result<(), Failur
     }
     let message = format!("container {} is not attached as ADD left it", request.container_id);
     Err(Failure::new(Code::Damaged, message).details(problems.join("; ")))
+}
+
+/// What of the pod's hostPorts the ledger has not.
+fn missing_host_ports(
+    document: &Document,
+    request: &Request,
+    pods: &[(IpAddr, PodEntry)],
+) -> Result<Vec<String>, Failure> {
+    let ips: Vec<IpAddr> = pods.iter().map(|(ip, _)| *ip).collect();
+    let owner = request.key(document.name()?).owner();
+    let claims = host_port::claims(&document.port_mappings(&ips)?, &ips, owner);
+    let Some(ledger) = Ledger::open(&document.bpffs()?)? else { return Ok(Vec::new()) };
+    let mut problems = Vec::new();
+    for (key, entry) in claims {
+        if ledger.host_port(key)? != Some(entry) {
+            problems.push(format!("the ledger lacks {}", host_port::describe(&key)));
+        }
+    }
+    Ok(problems)
 }
 
 /// The addresses that the ledger has for the attachment.

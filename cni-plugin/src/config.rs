@@ -11,6 +11,7 @@ use std::{
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
 
+pub(crate) use self::port_mappings::{HostSide, PortMappings};
 use crate::{
     attachment::NETWORK_NAME_MAX,
     ipam::Pool,
@@ -18,6 +19,8 @@ use crate::{
     request::is_name,
     spec::{Code, Failure, Version},
 };
+
+mod port_mappings;
 
 /// Where the BPF file system is unless `bpffs` says otherwise.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -38,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) ips: Vec<IpAddr>,
     /// `runtimeConfig.mac`.
     pub(crate) mac: Option<Mac>,
+    /// `runtimeConfig.portMappings`, each in a family of one of the pools.
+    pub(crate) port_mappings: PortMappings,
 }
 
 impl Document {
@@ -104,7 +109,9 @@ impl Document {
         let pools = self.pools()?;
         let (mtu, mac) = (self.mtu(&pools)?, self.mac()?);
         let ips = self.ips(&pools)?;
-        Ok(Settings { pools, mtu, ips, mac })
+        let networks: Vec<IpAddr> = pools.iter().map(|pool| pool.network().ip()).collect();
+        let port_mappings = self.port_mappings(&networks)?;
+        Ok(Settings { pools, mtu, ips, mac, port_mappings })
     }
 
     /// `prevResult`.
@@ -141,6 +148,12 @@ impl Document {
             );
         }
         Ok(valid)
+    }
+
+    /// `runtimeConfig.portMappings` for a pod that has addresses of these families.
+    pub(crate) fn port_mappings(&self, families: &[IpAddr]) -> Result<PortMappings, Failure> {
+        let value = self.runtime("portMappings").unwrap_or(&Value::Null);
+        port_mappings::parse(value, |ip| families.iter().any(|known| known.is_ipv4() == ip.is_ipv4()))
     }
 
     fn mtu(&self, pools: &[Pool]) -> Result<u32, Failure> {
@@ -187,7 +200,6 @@ impl Document {
         };
         let fields = [
             ("ipam", self.0.get("ipam"), "addresses come from podCIDRs"),
-            ("runtimeConfig.portMappings", self.runtime("portMappings"), "the plugin does not declare it"),
             ("runtimeConfig.bandwidth", self.runtime("bandwidth"), "the plugin does not declare it"),
             ("runtimeConfig.ipRanges", self.runtime("ipRanges"), "addresses come from podCIDRs"),
         ];

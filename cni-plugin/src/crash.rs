@@ -4,10 +4,12 @@
 //! kills itself with `SIGKILL` right after it. Other builds do not read that variable.
 
 /// The steps of ADD, in order.
-pub const ADD: [&str; 10] = [
+pub const ADD: [&str; 12] = [
     "add:attachment",
     "add:address:ipv4",
     "add:address:ipv6",
+    "add:host-port:ipv4",
+    "add:host-port:ipv6",
     "add:link",
     "add:programs",
     "add:host-side",
@@ -18,8 +20,16 @@ pub const ADD: [&str; 10] = [
 ];
 
 /// The steps of DEL (and of what GC does for each attachment), in order.
-pub const DEL: [&str; 6] =
-    ["del:link", "del:record:ipv4", "del:free:ipv4", "del:record:ipv6", "del:free:ipv6", "del:attachment"];
+pub const DEL: [&str; 8] = [
+    "del:link",
+    "del:host-port:ipv6",
+    "del:host-port:ipv4",
+    "del:record:ipv4",
+    "del:free:ipv4",
+    "del:record:ipv6",
+    "del:free:ipv6",
+    "del:attachment",
+];
 
 /// Kills the process if the environment asks for it at this step.
 #[cfg(debug_assertions)]

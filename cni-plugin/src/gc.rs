@@ -35,12 +35,13 @@ pub(crate) fn gc(document: &Document) -> Result<(), Failure> {
     Err(Failure::new(Code::Io, message).details(problems.join("; ")))
 }
 
-/// Who is to go: owners of this network that are not valid; and owners of addresses that no attachment names, which
-/// only a ledger that was changed by hand has.
+/// Who is to go: owners of this network that are not valid; and owners of addresses and hostPorts that no attachment
+/// names, which only a ledger that was changed by hand has.
 fn stale(ledger: &Ledger, network: &str, valid: &BTreeSet<Owner>) -> Result<Vec<(Owner, String)>, Failure> {
-    // An address is always taken after its attachment is recorded. So read in this order, no address of an ADD that
-    // runs meanwhile is without one.
+    // Both are taken after the attachment is recorded. So read in this order, nothing of an ADD that runs meanwhile is
+    // without one.
     let pods = ledger.pods()?;
+    let host_ports = ledger.host_ports()?;
     let attachments = ledger.attachments()?;
     let forgotten = attachments
         .iter()
@@ -49,6 +50,7 @@ fn stale(ledger: &Ledger, network: &str, valid: &BTreeSet<Owner>) -> Result<Vec<
     let nameless: BTreeSet<Owner> = pods
         .values()
         .map(|entry| entry.owner)
+        .chain(host_ports.values().map(|entry| entry.owner))
         .filter(|owner| !attachments.contains_key(owner) && !valid.contains(owner))
         .collect();
     let nameless = nameless.into_iter().map(|owner| (owner, "an owner without an attachment".to_owned()));

@@ -1,88 +1,46 @@
 //! The ledger: which address belongs to whom.
 //!
-//! Three pinned BPF maps, opened or created by whoever comes first, the plugin or the daemon:
+//! Five pinned BPF maps, opened or created by whoever comes first, the plugin or the daemon:
 //!
 //! | map | holds |
 //! |---|---|
 //! | `PODS` | address → [`PodEntry`]; its no-exist insert *is* the allocation, and the programs forward by it |
 //! | `RELEASES` | address → [`Release`]: when it was last given back |
 //! | `ATTACHMENTS` | [`Owner`] → [`Attachment`]: what an owner stands for |
+//! | `HOST_PORTS` | [`FrontendKey`] → [`HostPort`]: whose a port of the node is; its no-exist insert is the claim |
+//! | `HOST_PORT_MARKS` | port → 1, if it has ever been somebody's: all others cost the programs no further lookup |
 //!
 //! Every change is one system call, so that there is nothing to lock and nothing to repair. Two rules tie the maps
-//! together. `ATTACHMENTS` has an owner before `PODS` has, and after: an entry of `PODS` without one is a leftover. And
-//! `RELEASES` has the time before `PODS` loses the address: who inserts an address and then finds it released a moment
-//! ago has seen an old state, and gives it back.
+//! together. `ATTACHMENTS` has an owner before `PODS` and `HOST_PORTS` have, and after: an entry of these without one
+//! is a leftover. And `RELEASES` has the time before `PODS` loses the address: who inserts an address and then finds it
+//! released a moment ago has seen an old state, and gives it back.
 
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use aya::{
     Pod,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError},
 };
-use aya_obj::generated::bpf_map_type;
 use nix::libc;
-use portolan_abi::{Addr, Attachment, LAYOUT, MapName, Owner, PodEntry, Release};
+use portolan_abi::{Addr, Attachment, FrontendKey, HostPort, LAYOUT, MapName, Owner, PodEntry, Release};
 
 use crate::ipam::{Leases, Slot};
 
 mod bpffs;
+mod definition;
+mod host_ports;
 
-/// `BPF_F_NO_PREALLOC` (`linux/bpf.h`): memory for the entries there are, not for those there could be.
-const NO_PREALLOC: u32 = 1;
+pub use definition::{DEFINITIONS, Definition};
+
 /// `BPF_NOEXIST`: insert only.
 const NOEXIST: u64 = 1;
 /// `BPF_EXIST`: update only.
 const EXIST: u64 = 2;
-
-/// What a map of the ledger is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Definition {
-    /// Its name and that of its pin.
-    pub name: MapName,
-    /// Its type (`enum bpf_map_type`).
-    pub kind: u32,
-    /// Size of a key in bytes.
-    pub key: u32,
-    /// Size of a value in bytes.
-    pub value: u32,
-    /// Capacity.
-    pub entries: u32,
-    /// `map_flags` of `BPF_MAP_CREATE`.
-    pub flags: u32,
-}
-
-/// The maps of the ledger.
-pub const DEFINITIONS: [Definition; 3] = [
-    Definition {
-        name: MapName::Pods,
-        kind: bpf_map_type::BPF_MAP_TYPE_HASH as u32,
-        key: 16,
-        value: 48,
-        entries: 16_384,
-        flags: NO_PREALLOC,
-    },
-    Definition {
-        name: MapName::Releases,
-        kind: bpf_map_type::BPF_MAP_TYPE_LRU_HASH as u32,
-        key: 16,
-        value: 8,
-        entries: 65_536,
-        flags: 0,
-    },
-    Definition {
-        name: MapName::Attachments,
-        kind: bpf_map_type::BPF_MAP_TYPE_HASH as u32,
-        key: 16,
-        value: 664,
-        entries: 16_384,
-        flags: NO_PREALLOC,
-    },
-];
 
 /// Why the ledger cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -138,11 +96,12 @@ pub fn pins(bpffs: &Path) -> PathBuf {
 }
 
 /// The maps of the ledger, open.
-#[derive(Debug)]
 pub struct Ledger {
     pods: HashMap<MapData, Addr, PodEntry>,
     releases: HashMap<MapData, Addr, Release>,
     attachments: HashMap<MapData, Owner, Attachment>,
+    host_ports: HashMap<MapData, FrontendKey, HostPort>,
+    host_port_marks: Array<MapData, u32>,
 }
 
 impl Ledger {
@@ -156,11 +115,13 @@ impl Ledger {
             return Ok(ledger);
         }
         bpffs::prepare(bpffs, &maps)?;
-        let [pods, releases, attachments] = DEFINITIONS;
+        let [pods, releases, attachments, host_ports, host_port_marks] = DEFINITIONS;
         Ok(Self {
             pods: bpffs::open_or_create(&maps, pods)?,
             releases: bpffs::open_or_create(&maps, releases)?,
             attachments: bpffs::open_or_create(&maps, attachments)?,
+            host_ports: bpffs::open_or_create(&maps, host_ports)?,
+            host_port_marks: bpffs::open_or_create(&maps, host_port_marks)?,
         })
     }
 
@@ -173,13 +134,17 @@ impl Ledger {
     }
 
     fn open_in(maps: &Path) -> Result<Option<Self>, LedgerError> {
-        let [pods, releases, attachments] = DEFINITIONS;
-        let (Some(pods), Some(releases), Some(attachments)) =
-            (bpffs::open(maps, pods)?, bpffs::open(maps, releases)?, bpffs::open(maps, attachments)?)
-        else {
+        let [pods, releases, attachments, host_ports, host_port_marks] = DEFINITIONS;
+        let (Some(pods), Some(releases), Some(attachments), Some(host_ports), Some(host_port_marks)) = (
+            bpffs::open(maps, pods)?,
+            bpffs::open(maps, releases)?,
+            bpffs::open(maps, attachments)?,
+            bpffs::open(maps, host_ports)?,
+            bpffs::open(maps, host_port_marks)?,
+        ) else {
             return Ok(None);
         };
-        Ok(Some(Self { pods, releases, attachments }))
+        Ok(Some(Self { pods, releases, attachments, host_ports, host_port_marks }))
     }
 
     /// Everything in `PODS`.
@@ -290,6 +255,12 @@ impl Ledger {
     }
 }
 
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").finish_non_exhaustive()
+    }
+}
+
 impl Leases for Ledger {
     type Error = LedgerError;
 
@@ -357,20 +328,6 @@ fn read_all<K: Pod + Ord, V: Pod>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn definitions_match_the_types() {
-        let sizes = [
-            (size_of::<Addr>(), size_of::<PodEntry>()),
-            (size_of::<Addr>(), size_of::<Release>()),
-            (size_of::<Owner>(), size_of::<Attachment>()),
-        ];
-        for (definition, (key, value)) in DEFINITIONS.iter().zip(sizes) {
-            assert_eq!((definition.key as usize, definition.value as usize), (key, value));
-            // The kernel cuts longer names (BPF_OBJ_NAME_LEN is 16 with its terminator).
-            assert!(definition.name.as_str().len() < 16);
-        }
-    }
 
     #[test]
     fn pins_are_under_the_version_of_the_layout() {

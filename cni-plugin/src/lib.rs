@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `portolan-cni`: gives a pod an interface and addresses of the node's pod CIDRs, plainly routed.
 //!
-//! The plugin needs no daemon, no API server, no lock and no file. What it must remember is in three pinned BPF maps
+//! The plugin needs no daemon, no API server, no lock and no file. What it must remember is in pinned BPF maps
 //! ([`ledger`]), which die with the boot, as the pods do. It is a library as well, so that the daemon opens the same
 //! maps by the same definitions, attaches the same programs ([`hook`]), and removes attachments by the same steps
 //! ([`removal`]).
@@ -14,6 +14,7 @@
 //! |---|---|
 //! | the attachment in `ATTACHMENTS` | GC: its owner is not among the valid ones |
 //! | the addresses in `PODS` | the owner in each entry |
+//! | the hostPorts in `HOST_PORTS` | the owner in each entry |
 //! | the veth pair | the name of its host side, which is made of the owner |
 //! | programs on it, routes, neighbours, addresses of the interfaces | they go with the veth |
 //!
@@ -34,6 +35,7 @@ mod clock;
 mod config;
 mod del;
 mod gc;
+mod host_port;
 mod ipam;
 mod lease;
 mod mac;

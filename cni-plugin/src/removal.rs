@@ -35,8 +35,8 @@ impl From<RemovalError> for Failure {
     }
 }
 
-/// Removes an owner's interface and gives its addresses back, in the calling thread's network namespace, which must be
-/// the node's. Nothing happens if there is nothing.
+/// Removes an owner's interface and gives its hostPorts and addresses back, in the calling thread's network namespace,
+/// which must be the node's. Nothing happens if there is nothing.
 ///
 /// # Errors
 /// See [`RemovalError`].
@@ -53,6 +53,11 @@ pub(crate) fn remove_by(
     socket.delete_link(&host_ifname(owner))?;
     crash::after("del:link");
     let Some(ledger) = ledger else { return Ok(()) };
+    // Before the addresses that they lead to.
+    for key in ledger.claimed_by(owner)? {
+        ledger.unclaim(key, owner)?;
+        crash::after_family("del:host-port:ipv4", "del:host-port:ipv6", IpAddr::from(key.addr));
+    }
     for (addr, _) in ledger.owned_by(owner)? {
         let ip = IpAddr::from(addr);
         ledger.record_release(addr, Release(clock::now()))?;

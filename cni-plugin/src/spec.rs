@@ -66,7 +66,7 @@ pub(crate) enum Code {
     InvalidConfig = 7,
     /// `CNI_NETNS` is not a network namespace that the plugin may use.
     InvalidNetns = 8,
-    /// Not now: no address is free, or the one that was asked for is in use.
+    /// Not now: no address is free, or the one that was asked for is in use, or the hostPort is.
     TryAgain = 11,
     /// STATUS: ADD would fail.
     NotAvailable = 50,

@@ -109,8 +109,8 @@ pub(crate) fn create(transport: &Transport) -> Created {
     }
     fill(&mut scratch.forward, translated, Origin { service, slot, state, flags: node_flags(key) });
     scratch.forward.seal = seal(key, translated);
-    if FLOWS.insert(key, &scratch.forward, 0).is_err() {
-        let _ = FLOWS.remove(&scratch.reply_key);
+    if FLOWS.insert(key, scratch.forward, 0).is_err() {
+        let _ = FLOWS.remove(scratch.reply_key);
         return Created::Refused;
     }
     count_ports(key, scratch.forward.flags, 1);

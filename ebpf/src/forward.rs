@@ -34,7 +34,8 @@ pub(crate) fn to_pod(
     pod: &Pod,
     must: bool,
 ) -> Verdict {
-    if !is_simple(frame, packet, network) && !(must && packet.ttl > 1) {
+    let can = is_simple(frame, packet, network) || (must && packet.ttl > 1);
+    if !can {
         return if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK };
     }
     packet.decrement_ttl(frame);

@@ -3,6 +3,10 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "helpers take and give words of other widths than what they count, which is always small"
+)]
 
 mod atomic;
 mod backend;

@@ -54,12 +54,8 @@ pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
         || if key.addr.is_loopback() { is_node_netns(netns()) } else { network::is_own(&key.addr) },
     );
     // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
-    match found {
-        Lookup::Frontend(_) | Lookup::HostPort(_) if key.addr.is_any() && !is_node_netns(netns()) => {
-            Lookup::NotOurs
-        }
-        found => found,
-    }
+    let served = matches!(found, Lookup::Frontend(_) | Lookup::HostPort(_));
+    if served && key.addr.is_any() && !is_node_netns(netns()) { Lookup::NotOurs } else { found }
 }
 
 /// Finds out what `key` is for a packet; `has_node_ports` tells whether nodePorts are served to it at its

@@ -104,7 +104,7 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &mut Transport) -> Verdict 
             // The client talks to this backend through another Service from the same port: one of the two has to look
             // different, or their answers could not be told apart.
             Created::Clash => {}
-            created => return counted(transport, created),
+            created @ (Created::Done | Created::Refused) => return counted(transport, created),
         }
     }
     let Some(network) = network::get() else { return Verdict::STACK };
@@ -151,7 +151,16 @@ pub(crate) fn begin(
     network: &Network,
 ) -> Verdict {
     match remember(frame, transport) {
-        Verdict::UNDECIDED => deliver(frame, packet, transport, network),
+        Verdict::UNDECIDED => {
+            // Its answers go to a pod of another node, which without this would need no look at the flows.
+            if transport.is_near
+                && network::inside(&transport.key.src).is_some()
+                && let Some(pod) = Pod::at(&transport.to.dst)
+            {
+                pod.set_translated();
+            }
+            deliver(frame, packet, transport, network)
+        }
         verdict => verdict,
     }
 }

@@ -32,6 +32,8 @@ pub struct Attachment {
     pub ifname: String,
     /// `CNI_ARGS`.
     pub args: String,
+    /// What the runtime offers, by capability: a plugin gets what it declares (`runtimeConfig`).
+    pub offers: Map<String, Value>,
 }
 
 impl Conflist {
@@ -94,7 +96,12 @@ impl Conflist {
     ) -> Result<Value> {
         let kind = plugin.get("type").and_then(Value::as_str).context("The plugin has no type")?;
         let mut config = plugin.clone();
-        config.remove("capabilities");
+        let declared = config.remove("capabilities").unwrap_or_default();
+        let mut offers = attachment.offers.clone();
+        offers.retain(|capability, _| declared[capability.as_str()] == true);
+        if !offers.is_empty() {
+            config.insert("runtimeConfig".to_owned(), offers.into());
+        }
         config.insert("cniVersion".to_owned(), self.version.clone().into());
         config.insert("name".to_owned(), self.name.clone().into());
         if !previous.is_null() {

@@ -4,10 +4,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::agent::Agent;
 use crate::cni::{self, Attachment, Conflist};
+use crate::lab::Lab;
 use crate::manifest::{Endpoint, Family};
 use crate::netns::Netns;
 use crate::node::Node;
@@ -29,8 +30,32 @@ pub struct Pod {
     deleted: bool,
 }
 
+impl Lab {
+    /// Makes a pod that serves on a port, over TCP and UDP, with hostPorts as a container runtime passes them:
+    /// `{"hostPort": 80, "containerPort": 8080, "protocol": "tcp", "hostIP": ""}`.
+    ///
+    /// # Errors
+    /// When the plugin refuses it.
+    pub fn server_with_host_ports(
+        &self,
+        node: &Arc<Node>,
+        name: &str,
+        port: u16,
+        host_ports: &[Value],
+    ) -> Result<Pod> {
+        let offers = Map::from_iter([("portMappings".to_owned(), json!(host_ports))]);
+        let pod = Pod::create_with(&self.site, Arc::clone(node), name, offers)?;
+        pod.serve(port)?;
+        Ok(pod)
+    }
+}
+
 impl Pod {
     pub(crate) fn create(site: &Site, node: Arc<Node>, name: &str) -> Result<Self> {
+        Self::create_with(site, node, name, Map::new())
+    }
+
+    fn create_with(site: &Site, node: Arc<Node>, name: &str, offers: Map<String, Value>) -> Result<Self> {
         let conflist = Conflist::of(&node)?;
         let netns = Netns::create(site.netns_name(name))?;
         let place = Place { netns, cgroup: node.place().cgroup.child(name)? };
@@ -43,6 +68,7 @@ impl Pod {
                  K8S_POD_INFRA_CONTAINER_ID={container_id}"
             ),
             container_id,
+            offers,
         };
         let result = conflist.add(&node, &attachment).with_context(|| format!("Failed to attach {name}"))?;
         let ips = cni::addresses(&result)?;

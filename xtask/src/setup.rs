@@ -21,13 +21,16 @@ pub(crate) struct Program {
 pub(crate) const LAB: [Program; 2] =
     [Program { name: "ip", package: "iproute2" }, Program { name: "nsenter", package: "util-linux" }];
 
-/// What boots a guest for `bench path`.
+/// What boots a guest for `bench path` and `bench forward`.
 pub(crate) const GUEST: [Program; 4] = [
     Program { name: "qemu-system-x86_64", package: "qemu-system-x86" },
     Program { name: "ip", package: "iproute2" },
     Program { name: "xz", package: "xz-utils" },
     Program { name: "gzip", package: "gzip" },
 ];
+
+/// What loads the rules of netfilter that `bench forward` compares with.
+pub(crate) const NETFILTER: [Program; 1] = [Program { name: "nft", package: "nftables" }];
 
 /// What compiling needs; the first step of every command that compiles.
 pub(crate) fn toolchain() -> Result<()> {

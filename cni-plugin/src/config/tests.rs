@@ -102,9 +102,9 @@ fn names_of_networks_are_checked() {
 fn what_cannot_be_done_is_not_ignored() {
     let ipam = with("ipam", json!({"type": "host-local"})).settings().unwrap_err();
     assert_eq!(ipam.code, Code::UnsupportedField);
-    let ports = with("runtimeConfig", json!({"portMappings": [{"hostPort": 80, "containerPort": 80}]}));
-    assert!(ports.settings().unwrap_err().message.contains("portMappings"));
-    assert!(with("runtimeConfig", json!({"portMappings": []})).settings().is_ok());
+    let limits = with("runtimeConfig", json!({"bandwidth": {"ingressRate": 1000}}));
+    assert!(limits.settings().unwrap_err().message.contains("bandwidth"));
+    assert!(with("runtimeConfig", json!({"bandwidth": {}})).settings().is_ok());
     assert!(with("ipam", json!({})).settings().is_ok());
 }
 

@@ -7,10 +7,7 @@ use std::{
     path::Path,
 };
 
-use aya::{
-    Pod,
-    maps::{HashMap, Map, MapData, MapError},
-};
+use aya::maps::{Map, MapData, MapError};
 use aya_obj::Map as MapObject;
 use nix::{
     libc,
@@ -52,10 +49,10 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Ledger
 }
 
 /// Opens a pinned map; `None` if the pin does not exist.
-pub(super) fn open<K: Pod, V: Pod>(
-    maps: &Path,
-    definition: Definition,
-) -> Result<Option<HashMap<MapData, K, V>>, LedgerError> {
+pub(super) fn open<M>(maps: &Path, definition: Definition) -> Result<Option<M>, LedgerError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
     let path = maps.join(definition.name.as_str());
     let data = match MapData::from_pin(&path) {
         Ok(data) => data,
@@ -63,16 +60,16 @@ pub(super) fn open<K: Pod, V: Pod>(
         Err(error) => return Err(map_error("open", definition.name)(error)),
     };
     Map::from_map_data(data)
-        .and_then(HashMap::try_from)
+        .and_then(M::try_from)
         .map(Some)
         .map_err(|source| LedgerError::Foreign { path, source: Box::new(source) })
 }
 
 /// Opens a pinned map, or creates and pins it. Of several at once, the first to pin wins, and the others open that.
-pub(super) fn open_or_create<K: Pod, V: Pod>(
-    maps: &Path,
-    definition: Definition,
-) -> Result<HashMap<MapData, K, V>, LedgerError> {
+pub(super) fn open_or_create<M>(maps: &Path, definition: Definition) -> Result<M, LedgerError>
+where
+    M: TryFrom<Map, Error = MapError>,
+{
     if let Some(map) = open(maps, definition)? {
         return Ok(map);
     }
@@ -84,5 +81,5 @@ pub(super) fn open_or_create<K: Pod, V: Pod>(
         let failure = MapError::PinError { name: Some(name.as_str().to_owned()), error };
         return pinned_by_another.ok_or(failure).map_err(map_error("pin", name));
     }
-    Map::from_map_data(data).and_then(HashMap::try_from).map_err(map_error("use", name))
+    Map::from_map_data(data).and_then(M::try_from).map_err(map_error("use", name))
 }

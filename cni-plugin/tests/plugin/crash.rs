@@ -3,13 +3,23 @@
 use std::collections::BTreeSet;
 
 use portolan_cni::crash;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::lab::{Node, Pod, addresses, ip};
 
+/// With hostPorts, so that every step is taken.
+fn config(node: &Node) -> Value {
+    node.config_with_ports(&json!([{"hostPort": 8088, "containerPort": 8080}]))
+}
+
+/// ADD with hostPorts; must succeed.
+fn add(node: &Node, pod: &Pod) -> Value {
+    node.call("ADD", &config(node)).pod(pod).run().success()
+}
+
 /// Runs a command that is killed after `step`.
 fn killed(node: &Node, command: &str, pod: &Pod, step: &str) {
-    let answer = node.call(command, &node.config()).pod(pod).env("PORTOLAN_CNI_STOP_AFTER", step).run();
+    let answer = node.call(command, &config(node)).pod(pod).env("PORTOLAN_CNI_STOP_AFTER", step).run();
     assert!(answer.killed(), "{command} was not killed after {step}: {answer:?}");
 }
 
@@ -53,7 +63,7 @@ fn an_add_killed_after_any_step_can_be_repeated() {
     for step in &crash::ADD[..crash::ADD.len() - 2] {
         let pod = Pod::new();
         killed(&node, "ADD", &pod, step);
-        let result = node.add(&pod);
+        let result = add(&node, &pod);
         let ledger = node.ledger();
         assert_eq!(
             ledger.pods().unwrap().len(),
@@ -63,7 +73,9 @@ fn an_add_killed_after_any_step_can_be_repeated() {
         let given: BTreeSet<_> = addresses(&result).into_iter().collect();
         let taken: BTreeSet<_> = ledger.pods().unwrap().into_keys().map(std::net::IpAddr::from).collect();
         assert_eq!(given, taken);
-        let config = node.config_with("prevResult", result);
+        assert_eq!(ledger.host_ports().unwrap().len(), 2);
+        let mut config = config(&node);
+        config["prevResult"] = result;
         node.call("CHECK", &config).pod(&pod).run().success();
         node.del(&pod);
         node.assert_clean(step);
@@ -76,7 +88,7 @@ fn a_del_killed_after_any_step_is_completed() {
     for step in crash::DEL {
         for (cure, apply) in cures() {
             let pod = Pod::new();
-            node.add(&pod);
+            add(&node, &pod);
             killed(&node, "DEL", &pod, step);
             apply(&node, &pod);
             node.assert_clean(&format!("by DEL killed after {step}, then {cure}"));
@@ -89,7 +101,7 @@ fn an_address_is_free_only_after_its_release_is_noted() {
     let node = Node::new();
     for step in crash::DEL {
         let pod = Pod::new();
-        let given = addresses(&node.add(&pod));
+        let given = addresses(&add(&node, &pod));
         killed(&node, "DEL", &pod, step);
         let ledger = node.ledger();
         for ip in given {

@@ -139,7 +139,7 @@ impl Node {
             "type": "portolan-cni",
             "bpffs": self.bpffs(),
             "podCIDRs": ["10.244.1.0/24", "fd44:0:0:1::/64"],
-            "capabilities": {"ips": true, "mac": true},
+            "capabilities": {"ips": true, "mac": true, "portMappings": true},
         })
     }
 
@@ -148,6 +148,11 @@ impl Node {
         let mut config = self.config();
         config[key] = value;
         config
+    }
+
+    /// A configuration with hostPorts, as a container runtime passes them.
+    pub(crate) fn config_with_ports(&self, mappings: &Value) -> Value {
+        self.config_with("runtimeConfig", json!({"portMappings": mappings}))
     }
 
     pub(crate) fn call<'a>(&'a self, command: &'a str, config: &'a Value) -> Call<'a> {
@@ -164,11 +169,12 @@ impl Node {
         self.call("DEL", &self.config()).pod(pod).run().success();
     }
 
-    /// What the node still has of any pod: addresses, attachments, links, routes.
+    /// What the node still has of any pod: addresses, hostPorts, attachments, links, routes.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         if let Some(ledger) = Ledger::open(&self.bpffs()).unwrap() {
             left.extend(ledger.pods().unwrap().keys().map(|addr| format!("address {addr}")));
+            left.extend(ledger.host_ports().unwrap().keys().map(|key| format!("hostPort {key:?}")));
             left.extend(ledger.attachments().unwrap().keys().map(|owner| format!("attachment {owner:?}")));
         }
         let links = self.ip("-o link");

@@ -13,6 +13,7 @@ mod check;
 mod crash;
 mod gc;
 mod hook;
+mod host_port;
 mod many;
 mod namespaces;
 mod pool;

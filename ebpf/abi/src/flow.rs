@@ -87,7 +87,7 @@ pub struct Flow {
     pub dst_port: Port,
     /// The id of the Service port; 0: the flow leaves the cluster.
     pub service: u32,
-    /// When a packet went this way last, in [`Flow::TICK`]s of `CLOCK_MONOTONIC`.
+    /// When a packet went this way last, in ticks of `CLOCK_MONOTONIC` ([`Flow::TICK_SHIFT`]).
     pub seen: u32,
     /// The flow's element of `FLOW_SLOTS`.
     pub slot: u32,

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData, MapError};
-use portolan_abi::{Addr, Attachment, MapName, Outcome, Owner, PodEntry, ServiceCounters, Set};
+use portolan_abi::{
+    Addr, Attachment, FrontendKey, HostPort, MapName, Outcome, Owner, PodEntry, ServiceCounters, Set,
+};
 use portolan_core::state::Observed;
 
 use crate::dataplane::Pins;
@@ -106,6 +108,14 @@ pub fn pods(pins: &Pins) -> Result<Pods> {
     let entries = hash(&dir, MapName::Pods)?;
     let attachments = hash(&dir, MapName::Attachments)?;
     Ok(Pods { entries, attachments })
+}
+
+/// Reads whose the hostPorts are; empty when no pod has ever been attached.
+///
+/// # Errors
+/// When `HOST_PORTS` cannot be read.
+pub fn host_ports(pins: &Pins) -> Result<BTreeMap<FrontendKey, HostPort>> {
+    hash(&pins.maps(), MapName::HostPorts)
 }
 
 fn hash<K, V>(dir: &Path, name: MapName) -> Result<BTreeMap<K, V>>

@@ -1,11 +1,12 @@
-//! `portolan pods`: who holds which address, from the ledger of the plugin.
+//! `portolan pods`: who holds which address and hostPort, from the ledger of the plugin.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use anyhow::Result;
 use nix::time::{ClockId, clock_gettime};
-use portolan_abi::{Owner, PodState};
+use portolan_abi::{FrontendKey, Owner, PodState};
 use portolan_core::names::text;
 use serde::Serialize;
 
@@ -21,6 +22,8 @@ pub struct Pod {
     pub name: String,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
+    /// The node's ports that lead to it.
+    pub host_ports: Vec<HostPort>,
     /// The host side of its interface.
     pub interface: String,
     /// The container that the runtime named.
@@ -33,6 +36,31 @@ pub struct Pod {
     pub age_seconds: u64,
     /// Where it is in its life.
     pub state: State,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct HostPort {
+    /// The address; the unspecified one for every address of its family.
+    pub host_ip: IpAddr,
+    /// The node's port.
+    pub host_port: u16,
+    /// The container's port.
+    pub container_port: u16,
+    /// tcp, udp or sctp.
+    pub protocol: String,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host_ip, host_port, container_port, protocol } = self;
+        match host_ip {
+            ip if ip.is_unspecified() => write!(f, "{host_port}")?,
+            IpAddr::V4(ip) => write!(f, "{ip}:{host_port}")?,
+            IpAddr::V6(ip) => write!(f, "[{ip}]:{host_port}")?,
+        }
+        write!(f, "->{container_port}/{protocol}")
+    }
 }
 
 /// Where an attachment is in its life.
@@ -62,14 +90,19 @@ impl State {
 /// # Errors
 /// When nothing is pinned or a map cannot be read.
 pub fn show(place: &Place) -> Result<String> {
-    let tables = maps::pods(&place.pins()?)?;
+    let pins = place.pins()?;
+    let (tables, host_ports) = (maps::pods(&pins)?, maps::host_ports(&pins)?);
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
     let now = u64::try_from(now.tv_sec()).unwrap_or(0);
-    place.show(&pods(&tables, now), |pods| render(pods, place.wide()))
+    place.show(&pods(&tables, &host_ports, now), |pods| render(pods, place.wide()))
 }
 
-/// Joins addresses and attachments by owner; `now` in seconds of `CLOCK_BOOTTIME`.
-pub fn pods(tables: &maps::Pods, now: u64) -> Vec<Pod> {
+/// Joins addresses, hostPorts and attachments by owner; `now` in seconds of `CLOCK_BOOTTIME`.
+pub fn pods(
+    tables: &maps::Pods,
+    host_ports: &BTreeMap<FrontendKey, portolan_abi::HostPort>,
+    now: u64,
+) -> Vec<Pod> {
     let mut by_owner: BTreeMap<Owner, Pod> = BTreeMap::new();
     for (owner, attachment) in &tables.attachments {
         let pod = by_owner.entry(*owner).or_insert_with(|| empty(*owner, now, attachment.since));
@@ -85,8 +118,20 @@ pub fn pods(tables: &maps::Pods, now: u64) -> Vec<Pod> {
         let state = if entry.state == PodState::READY { State::Ready } else { State::Adding };
         pod.state = if pod.state == State::WithoutAddress { state } else { pod.state.min(state) };
     }
+    for (key, held) in host_ports {
+        let pod = by_owner.entry(held.owner).or_insert_with(|| empty(held.owner, now, 0));
+        pod.host_ports.push(HostPort {
+            host_ip: key.addr.into(),
+            host_port: key.port.get(),
+            container_port: held.port.get(),
+            protocol: key.proto.to_string(),
+        });
+    }
     let mut pods: Vec<_> = by_owner.into_values().collect();
-    pods.iter_mut().for_each(|pod| pod.addresses.sort());
+    for pod in &mut pods {
+        pod.addresses.sort();
+        pod.host_ports.sort();
+    }
     pods.sort_by(|a, b| (&a.namespace, &a.name, &a.interface).cmp(&(&b.namespace, &b.name, &b.interface)));
     pods
 }
@@ -97,6 +142,7 @@ fn empty(owner: Owner, now: u64, since: u64) -> Pod {
         namespace: String::new(),
         name: String::new(),
         addresses: Vec::new(),
+        host_ports: Vec::new(),
         interface: format!("pn{hex}"),
         container: String::new(),
         netns: String::new(),
@@ -107,7 +153,8 @@ fn empty(owner: Owner, now: u64, since: u64) -> Pod {
 }
 
 fn render(pods: &[Pod], wide: bool) -> String {
-    let mut header = vec!["NAMESPACE", "NAME", "ADDRESSES", "INTERFACE", "CONTAINER", "SINCE", "STATE"];
+    let mut header =
+        vec!["NAMESPACE", "NAME", "ADDRESSES", "HOST PORTS", "INTERFACE", "CONTAINER", "SINCE", "STATE"];
     if wide {
         header.extend(["IN POD", "NETNS"]);
     }
@@ -117,6 +164,7 @@ fn render(pods: &[Pod], wide: bool) -> String {
             or_dash(&pod.namespace),
             or_dash(&pod.name),
             or_dash(&addresses.join(",")),
+            or_dash(&ports(&pod.host_ports)),
             pod.interface.clone(),
             or_dash(if wide { &pod.container } else { short(&pod.container) }),
             age(pod.age_seconds),
@@ -130,6 +178,17 @@ fn render(pods: &[Pod], wide: bool) -> String {
     draw(&header, rows.collect(), "no pod is attached to this node")
 }
 
+/// One that holds in both families is shown once.
+fn ports(host_ports: &[HostPort]) -> String {
+    let mut shown: Vec<String> = Vec::new();
+    for text in host_ports.iter().map(HostPort::to_string) {
+        if !shown.contains(&text) {
+            shown.push(text);
+        }
+    }
+    shown.join(",")
+}
+
 /// As runtimes show container ids.
 fn short(container: &str) -> &str {
     container.get(..12).unwrap_or(container)
@@ -137,7 +196,7 @@ fn short(container: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use portolan_abi::{Addr, Attachment, PodEntry};
+    use portolan_abi::{Addr, Attachment, PodEntry, Port, Proto};
     use portolan_core::names::padded;
 
     use super::*;
@@ -186,23 +245,39 @@ mod tests {
         }
     }
 
+    fn host_ports() -> BTreeMap<FrontendKey, portolan_abi::HostPort> {
+        let entry = |owner| portolan_abi::HostPort {
+            owner: Owner([owner; 16]),
+            addr: Addr::from_v4([10, 244, 1, 5]),
+            port: Port::new(8080),
+            pad: [0; 2],
+        };
+        let key = |addr, port, proto| FrontendKey::new(addr, Port::new(port), proto);
+        BTreeMap::from([
+            (key(Addr::ANY_V4, 80, Proto::TCP), entry(1)),
+            (key(Addr::ANY_V6, 80, Proto::TCP), entry(1)),
+            (key(Addr::from_v4([192, 0, 2, 1]), 53, Proto::UDP), entry(1)),
+            (key(Addr::from(IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1])), 53, Proto::UDP), entry(4)),
+        ])
+    }
+
     #[test]
     fn each_attachment_is_a_row_whatever_of_it_is_there() {
         assert_eq!(
-            render(&pods(&tables(), 100), false),
+            render(&pods(&tables(), &host_ports(), 100), false),
             "\
-NAMESPACE   NAME    ADDRESSES            INTERFACE        CONTAINER      SINCE   STATE
--           -       10.244.1.7           pn030303030303   -              60s     ready
-shop        gone    -                    pn040404040404   cccccccccccc   90s     without address
-shop        web-1   10.244.1.5,fd00::5   pn010101010101   cccccccccccc   90s     ready
-shop        web-2   10.244.1.6,fd00::6   pn020202020202   cccccccccccc   90s     adding
+NAMESPACE   NAME    ADDRESSES            HOST PORTS                            INTERFACE        CONTAINER      SINCE   STATE
+-           -       10.244.1.7           -                                     pn030303030303   -              60s     ready
+shop        gone    -                    [fd00::1]:53->8080/udp                pn040404040404   cccccccccccc   90s     without address
+shop        web-1   10.244.1.5,fd00::5   80->8080/tcp,192.0.2.1:53->8080/udp   pn010101010101   cccccccccccc   90s     ready
+shop        web-2   10.244.1.6,fd00::6   -                                     pn020202020202   cccccccccccc   90s     adding
 "
         );
     }
 
     #[test]
     fn wide_tells_where_it_is_in_the_pod() {
-        let text = render(&pods(&tables(), 100), true);
+        let text = render(&pods(&tables(), &host_ports(), 100), true);
         assert!(text.lines().next().unwrap().ends_with("STATE             IN POD   NETNS"), "{text}");
         assert!(text.contains("eth0     /run/x") && text.contains(&"c".repeat(128)), "{text}");
     }

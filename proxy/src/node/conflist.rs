@@ -57,9 +57,11 @@ struct Plugin<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Capabilities {
     ips: bool,
     mac: bool,
+    port_mappings: bool,
 }
 
 /// The content of the file.
@@ -79,7 +81,7 @@ pub fn render(settings: &Settings) -> String {
             bpffs: &settings.bpffs,
             pod_cidrs: settings.pod_cidrs.iter().map(ToString::to_string).collect(),
             mtu: settings.mtu,
-            capabilities: Capabilities { ips: true, mac: true },
+            capabilities: Capabilities { ips: true, mac: true, port_mappings: true },
         }],
     };
     let mut text = serde_json::to_string_pretty(&conflist).expect("strings and numbers always serialise");
@@ -193,7 +195,8 @@ mod tests {
       "mtu": 1450,
       "capabilities": {
         "ips": true,
-        "mac": true
+        "mac": true,
+        "portMappings": true
       }
     }
   ]

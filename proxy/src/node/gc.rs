@@ -74,7 +74,7 @@ impl Collector {
             match self.round(&mut suspicion, now()).await {
                 Ok(round) => {
                     for attachment in &round.released {
-                        info!("released the addresses of {attachment}, which is gone without a DEL");
+                        info!("released what {attachment} held, which is gone without a DEL");
                     }
                     if round.strays != strays {
                         strays = round.strays;
@@ -95,19 +95,25 @@ impl Collector {
     pub async fn round(&self, suspicion: &mut Suspicion, now: u64) -> Result<Round, GcError> {
         let Some(mut ledger) = Ledger::open(&self.bpffs)? else { return Ok(Round::default()) };
         let netlink = Netlink::open()?;
+        // Attachments are read last: whoever holds something has one, until all is given back.
         let pods = ledger.pods()?;
+        let holders: BTreeSet<Owner> = ledger.host_ports()?.values().map(|held| held.owner).collect();
         let attachments = ledger.attachments()?;
         let links = pod_links(&netlink).await?;
 
+        let mut began: BTreeMap<Owner, u64> =
+            attachments.iter().map(|(owner, attachment)| (*owner, attachment.since)).collect();
+        for owner in holders {
+            began.entry(owner).or_insert(0);
+        }
         let owners: BTreeSet<Owner> =
-            pods.values().map(|pod| pod.owner).chain(attachments.keys().copied()).collect();
+            pods.values().map(|pod| pod.owner).chain(began.keys().copied()).collect();
         let named: BTreeMap<String, Owner> =
             owners.iter().map(|owner| (host_ifname(*owner), *owner)).collect();
         let (linked, strays): (Vec<String>, Vec<String>) =
             links.into_iter().partition(|name| named.contains_key(name));
         let linked = linked.iter().map(|name| named[name]).collect();
 
-        let began = attachments.iter().map(|(owner, attachment)| (*owner, attachment.since)).collect();
         let Suspects { release, since } = suspects(pods, &began, &linked, suspicion, now);
         *suspicion = since;
         let mut round = Round { released: Vec::new(), strays };

@@ -19,14 +19,14 @@ fn outside_ip(family: Family) -> IpAddr {
 fn a_node_port_leads_to_every_server() -> Result<()> {
     let scene = Scene::begin()?;
     scene.lab.expose(&front(), TARGET, &scene.servers())?;
-    for family in Family::BOTH {
-        for (number, local) in [(1, "one"), (2, "two")] {
-            let node = scene.node(number).ip(family);
-            for call in ways(SocketAddr::new(node, NODE_PORT)) {
-                for answer in all_answer("outside", scene.outside(), &call, &["one", "two"])? {
-                    let seen = if answer.server == local { outside_ip(family) } else { node };
-                    assert_eq!(answer.client.ip(), seen, "{call}, {} answers", answer.server);
-                }
+    let nodes = [(1, "one"), (2, "two")];
+    let asked = Family::BOTH.into_iter().flat_map(|family| nodes.map(|node| (family, node)));
+    for (family, (number, local)) in asked {
+        let node = scene.node(number).ip(family);
+        for call in ways(SocketAddr::new(node, NODE_PORT)) {
+            for answer in all_answer("outside", scene.outside(), &call, &["one", "two"])? {
+                let seen = if answer.server == local { outside_ip(family) } else { node };
+                assert_eq!(answer.client.ip(), seen, "{call}, {} answers", answer.server);
             }
         }
     }

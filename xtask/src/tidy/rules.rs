@@ -23,10 +23,13 @@ const MOST_LINES: usize = 600;
 const MANY_LINES: usize = 400;
 
 /// Where `unsafe` may be, by a part of the path, and for what.
-const UNSAFE: [(&str, &str); 7] = [
+const UNSAFE: [(&str, &str); 10] = [
     ("ebpf/", "kernel memory, and the layouts shared with it"),
     ("proxy/src/dataplane", "bpf(2)"),
     ("cni-plugin/src/ledger", "bpf(2)"),
+    ("cni-plugin/src/bpf.rs", "bpf(2)"),
+    ("cni-plugin/src/hook", "bpf(2)"),
+    ("cni-plugin/tests/plugin/hook.rs", "bpf(2), to see what is attached"),
     ("cni-plugin/src/carrier.rs", "an ioctl that netlink has no equivalent of"),
     ("netns", "setns(2) and its kin"),
     ("tests/src/place.rs", "entering namespace and cgroup between fork and exec"),
@@ -48,7 +51,10 @@ const NAMELESS: [&str; 6] = ["common.rs", "helper.rs", "helpers.rs", "mod.rs", "
 
 /// Where a thread may sleep, and why there is no event to wait for.
 const SLEEPS: [(&str, &str); 8] = [
-    ("xtask/guest/src/plan.rs", "the daemon's status file is polled, in a guest whose waiting costs nothing"),
+    (
+        "xtask/guest/src/daemon.rs",
+        "the daemon's status file is polled, in a guest whose waiting costs nothing",
+    ),
     ("xtask/src/bench/sandbox.rs", "the daemon's status file is polled to time its appearance from outside"),
     ("tests/src/wait.rs", "the one place where tests poll what the kernel announces to nobody"),
     ("tests/src/cgroup.rs", "a cgroup can be removed some time after its last process has ended"),

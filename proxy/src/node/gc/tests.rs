@@ -2,7 +2,7 @@ use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use portolan_abi::{Addr, Attachment, PodEntry, PodState};
+use portolan_abi::{Addr, Attachment, FrontendKey, HostPort, PodEntry, PodState, Port, Proto};
 use portolan_core::gc::{MIN_AGE_NS, MIN_MISSING_NS};
 
 use super::*;
@@ -69,6 +69,15 @@ fn add(ledger: &mut Ledger, byte: u8) {
     assert!(ledger.take(addr(byte), &entry).unwrap());
 }
 
+fn host_port(byte: u8) -> FrontendKey {
+    FrontendKey::new(Addr::ANY_V4, Port::new(8000 + u16::from(byte)), Proto::TCP)
+}
+
+fn claim(ledger: &mut Ledger, byte: u8) {
+    let entry = HostPort { owner: owner(byte), addr: addr(byte), port: Port::new(80), pad: [0; 2] };
+    assert!(ledger.claim(host_port(byte), &entry).unwrap());
+}
+
 fn link(byte: u8) {
     ip(&format!("link add {} type veth peer name peer{byte}", host_ifname(owner(byte))));
 }
@@ -78,8 +87,10 @@ fn what_is_gone_is_released_and_what_is_there_is_kept() {
     sandbox::run(async {
         let pins = Pins::new();
         let mut ledger = pins.ledger();
-        add(&mut ledger, 1);
-        add(&mut ledger, 2);
+        for byte in [1, 2] {
+            add(&mut ledger, byte);
+            claim(&mut ledger, byte);
+        }
         link(2);
         let collector = Collector::new(pins.path());
         let mut suspicion = Suspicion::new();
@@ -92,6 +103,7 @@ fn what_is_gone_is_released_and_what_is_there_is_kept() {
 
         assert_eq!(ledger.pods().unwrap().into_keys().collect::<Vec<_>>(), [addr(2)]);
         assert_eq!(ledger.attachments().unwrap().into_keys().collect::<Vec<_>>(), [owner(2)]);
+        assert_eq!(ledger.host_ports().unwrap().into_keys().collect::<Vec<_>>(), [host_port(2)]);
         assert!(ledger.release(addr(1)).unwrap().is_some(), "its time of release is known");
         assert_eq!(collector.round(&mut suspicion, second + MIN_MISSING_NS).await.unwrap(), Round::default());
     });
@@ -110,6 +122,22 @@ fn an_address_without_an_attachment_is_released_too() {
         let round = collector.round(&mut suspicion, BEGAN + MIN_AGE_NS + MIN_MISSING_NS).await.unwrap();
         assert!(round.released[0].contains(&host_ifname(owner(1))), "{round:?}");
         assert!(ledger.pods().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_host_port_without_an_attachment_is_released_too() {
+    sandbox::run(async {
+        let pins = Pins::new();
+        let mut ledger = pins.ledger();
+        claim(&mut ledger, 1);
+        let collector = Collector::new(pins.path());
+        let mut suspicion = Suspicion::new();
+        collector.round(&mut suspicion, BEGAN + MIN_AGE_NS).await.unwrap();
+        assert_eq!(ledger.host_ports().unwrap().len(), 1, "one round is not enough");
+        let round = collector.round(&mut suspicion, BEGAN + MIN_AGE_NS + MIN_MISSING_NS).await.unwrap();
+        assert!(round.released[0].contains(&host_ifname(owner(1))), "{round:?}");
+        assert!(ledger.host_ports().unwrap().is_empty());
     });
 }
 
