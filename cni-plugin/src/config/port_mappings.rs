@@ -59,15 +59,21 @@ pub(super) fn parse(value: &Value, has: impl Fn(&IpAddr) -> bool) -> Result<Port
     Ok(mappings)
 }
 
+/// A field, whatever the case of its name: containerd writes `HostPort`, as Go's types have it, and Go's decoder, which
+/// the reference plugin reads with, does not mind.
+fn get<'a>(item: &'a Value, key: &str) -> Option<&'a Value> {
+    item.as_object()?.iter().find_map(|(name, value)| name.eq_ignore_ascii_case(key).then_some(value))
+}
+
 fn number(item: &Value, key: &str, least: u16) -> Result<u16, Failure> {
-    let number = item.get(key).map_or(Some(0), Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    let number = get(item, key).map_or(Some(0), Value::as_u64).and_then(|port| u16::try_from(port).ok());
     number
         .filter(|port| *port >= least)
         .ok_or_else(|| wrong(KEY, item, &format!("expected a {key} from {least} to 65535")))
 }
 
 fn proto(item: &Value) -> Result<Proto, Failure> {
-    let name = item.get("protocol").map_or(Some(""), Value::as_str).map(str::to_ascii_lowercase);
+    let name = get(item, "protocol").map_or(Some(""), Value::as_str).map(str::to_ascii_lowercase);
     match name.as_deref() {
         Some("" | "tcp") => Ok(Proto::TCP),
         Some("udp") => Ok(Proto::UDP),
@@ -79,7 +85,7 @@ fn proto(item: &Value) -> Result<Proto, Failure> {
 fn addresses(item: &Value, has: impl Fn(&IpAddr) -> bool) -> Result<Vec<IpAddr>, Failure> {
     let expected = "expected a hostIP such as \"192.0.2.1\", or none for every address of the node";
     let text =
-        item.get("hostIP").map_or(Some(""), Value::as_str).ok_or_else(|| wrong(KEY, item, expected))?;
+        get(item, "hostIP").map_or(Some(""), Value::as_str).ok_or_else(|| wrong(KEY, item, expected))?;
     if text.is_empty() {
         let every = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
         return Ok(every.into_iter().filter(|ip| has(ip)).collect());
@@ -139,6 +145,13 @@ mod tests {
         let expected = ["0.0.0.0 80/tcp 8080", "0.0.0.0 80/udp 53", "0.0.0.0 80/sctp 9"];
         assert_eq!(rows(&value, IpAddr::is_ipv4), expected);
         assert_eq!(rows(&json!(null), |_| true), [""; 0]);
+    }
+
+    #[test]
+    fn the_names_of_fields_are_those_of_containerd_too() {
+        let value =
+            json!([{"HostPort": 80, "ContainerPort": 8080, "Protocol": "udp", "HostIP": "127.0.0.1"}]);
+        assert_eq!(rows(&value, |_| true), ["127.0.0.1 80/udp 8080"]);
     }
 
     #[test]
