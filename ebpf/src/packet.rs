@@ -98,6 +98,12 @@ impl Packet {
         self.src.is_v4() == (self.header == size_of::<Ipv4>())
     }
 
+    /// Whether it is UDP.
+    #[inline(always)]
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.proto == 17
+    }
+
     /// Whether routers send it on: not multicast, broadcast, link-local, loopback or "any address".
     #[inline(always)]
     pub(crate) fn is_routable(&self) -> bool {

@@ -26,6 +26,9 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
         {
             return translate::deliver(frame, &packet, transport, network);
         }
+        if packet.is_datagram() {
+            note_direct(frame, &packet);
+        }
         return forward::to_pod(frame, &packet, network, &pod, false);
     }
     if !packet.is_routable() {
@@ -42,6 +45,20 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     match translate::to_service(transport, Client { is_pod: false, has_node_ports, is_at_home: own }) {
         Verdict::UNDECIDED => translate::begin(frame, &packet, transport, network),
         verdict => refuse::refuse(frame, &packet, transport, verdict),
+    }
+}
+
+/// A datagram from outside of the cluster to a pod's own address. Nothing is translated, but only a flow can tell the
+/// answer from what the pod sends of itself, which is masqueraded; of a TCP connection each segment tells.
+#[inline(always)]
+fn note_direct(frame: &Frame<'_>, packet: &Packet) {
+    if network::inside(&packet.src).is_some() || network::node_addr(&packet.src).is_some() {
+        return;
+    }
+    if let Some(transport) = transport::parse(frame, packet)
+        && !translate::known(transport)
+    {
+        translate::note(transport);
     }
 }
 
@@ -96,6 +113,10 @@ fn leaves(frame: &Frame<'_>, packet: &Packet) -> Verdict {
     }
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::drop(Outcome::Malformed) };
     if !translate::known(transport) {
+        // It answers somebody who has asked the pod by its own address.
+        if !transport.is_first {
+            return Verdict::STACK;
+        }
         transport.to.src = src;
         let verdict = translate::masquerade(frame, transport);
         if verdict != Verdict::UNDECIDED {

@@ -132,6 +132,7 @@ fn every_row_of_the_document_holds() -> Result<()> {
     let rows = rows();
     assert!(rows.len() > 30, "the table has {} rows", rows.len());
     let scene = Scene::begin()?;
+    scene.lab.announce_pods()?;
     scene.route(&["203.0.113.5", "2001:db8::5", "10.96.0.20", "fd96::20"], 1)?;
     for node in scene.lab.nodes() {
         for proto in [Tcp, Udp] {
