@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the README's figures come from.
 
 mod cni;
+mod forward;
 mod guest;
 mod kernel;
 mod manifests;
@@ -27,6 +28,8 @@ pub(crate) struct Args {
 enum What {
     /// Instructions per transaction, direct and through Services, counted exactly in a QEMU guest.
     Path(path::Args),
+    /// Instructions of a transaction between pods of two nodes and from outside, past the host's stack and through it.
+    Forward(forward::Args),
     /// From manifests to maps: 10,000 Services with 10 endpoints each; needs root.
     Scale(scale::Args),
     /// Time of the plugin's ADD and DEL, alone and many at a time; needs root.
@@ -74,6 +77,7 @@ impl Options {
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Path(args) => path::run(args),
+        What::Forward(args) => forward::run(args),
         What::Scale(args) => scale::run(args),
         What::Cni(args) => cni::run(args),
     }

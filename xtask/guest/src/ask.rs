@@ -2,16 +2,35 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::netns;
 
 /// How long to wait for an answer before the measurement is a failure.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many transactions go before the measured ones, so that caches and tables are as in the long run.
 const WARM_UP: u32 = 100;
+
+/// Where a client runs: its network namespace and its cgroup.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) netns: &'static str,
+    pub(crate) cgroup: &'static str,
+}
+
+/// Runs a client, a process of its own; what it prints is the nanoseconds of a transaction.
+pub(crate) fn start(from: Place, workload: &str, count: u32, address: &str) -> Result<String> {
+    let mut ask = Command::new(netns::SELF);
+    ask.args(["ask", from.netns, from.cgroup, workload, &count.to_string(), address]);
+    let output = ask.stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "the client of {address} failed");
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
 
 /// Returns the nanoseconds of one of `count` transactions.
 ///

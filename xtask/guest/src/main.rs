@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What runs inside the QEMU guest of `cargo xtask bench path`: the first process, and the server and the client that
-//! it starts. One static program, so that the guest needs no distribution. `bench scale` uses `serve` and `watch` of it
+//! What runs inside the QEMU guest of `cargo xtask bench path` and `bench forward`: the first process, and the server and
+//! the client that it starts. One static program, so that the guest needs no distribution. `bench scale` uses `serve` and `watch` of it
 //! without a guest.
 //!
 //! ```text
-//! portolan-guest ROUNDS SERVICE-ADDRESS     as process 1: prepare the machine, run the daemon, measure, power off
+//! portolan-guest path ROUNDS SERVICE-ADDRESS     as process 1: prepare the machine, run the daemon, measure, power off
+//! portolan-guest forward BLOCKS ROUNDS      as process 1: the same with two nodes and their pods
 //! portolan-guest in NETNS PROGRAM …         run a program in a network namespace
 //! portolan-guest serve NETNS tcp|udp        echo single bytes on port 7788
 //! portolan-guest ask NETNS CGROUP WORKLOAD COUNT ADDRESS     print nanoseconds per transaction
+//! portolan-guest connections NETNS          print how many connections the kernel tracks
+//! portolan-guest ip-forward NETNS 0|1       switch forwarding
 //! portolan-guest watch NETNS CGROUP ADDRESS COUNT            note when connections begin to succeed and to be refused
 //! ```
 //! QEMU advances this machine's clock by one nanosecond per instruction, so that time here is instructions.
@@ -16,6 +19,8 @@
 
 mod ask;
 mod boot;
+mod daemon;
+mod forward;
 mod netns;
 mod plan;
 mod serve;
@@ -28,8 +33,9 @@ fn main() -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if std::process::id() == 1 {
         return boot::run(|| match arguments.as_slice() {
-            [rounds, service] => plan::run(rounds.parse()?, service),
-            other => bail!("expected ROUNDS and the address of a Service, not {other:?}"),
+            ["path", rounds, service] => plan::run(rounds.parse()?, service),
+            ["forward", blocks, rounds] => forward::run(blocks.parse()?, rounds.parse()?),
+            other => bail!("expected what to measure, not {other:?}"),
         });
     }
     match arguments.as_slice() {
@@ -42,6 +48,11 @@ fn main() -> Result<()> {
             println!("{nanoseconds:.1}");
             Ok(())
         }
+        ["connections", netns] => {
+            println!("{}", forward::connections(netns)?);
+            Ok(())
+        }
+        ["ip-forward", netns, value] => forward::ip_forward(netns, value),
         ["watch", netns, cgroup, address, count] => {
             netns::enter(netns)?;
             join(cgroup)?;

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::kernel::Kernel;
-use crate::process::capture;
+use crate::process::find;
 
 /// The first file system, in the kernel's `newc` format (Documentation/driver-api/early-userspace/buffer-format.rst).
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub(super) struct Image {
     file: File,
     path: PathBuf,
     folders: BTreeSet<PathBuf>,
+    libraries: BTreeSet<PathBuf>,
     entries: u32,
 }
 
@@ -34,7 +35,22 @@ impl Image {
             fs::create_dir_all(folder)?;
         }
         let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self { file, path: path.to_owned(), folders: BTreeSet::new(), entries: 0 })
+        let (folders, libraries) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Self { file, path: path.to_owned(), folders, libraries, entries: 0 })
+    }
+
+    /// An image with what every guest has: our own first process, `ip`, empty folders and these kernel modules.
+    pub(super) fn of_guest(path: &Path, kernel: &Kernel, modules: &[&str], init: &Path) -> Result<Self> {
+        let mut image = Self::create(path)?;
+        for empty in ["/proc", "/sys", "/dev", "/run", "/modules"] {
+            image.folder(empty.as_ref())?;
+        }
+        image.copy(init, "/init")?;
+        image.copy_with_libraries(&find("ip").context("ip is not installed")?, "/bin/ip")?;
+        for (number, module) in kernel.modules_for(modules)?.iter().enumerate() {
+            image.write(&format!("/modules/{number:02}-{}", module.name), &module.object)?;
+        }
+        Ok(image)
     }
 
     /// Adds a file of this machine under the given absolute path.
@@ -44,12 +60,17 @@ impl Image {
         self.add(to, if executable { PROGRAM } else { PLAIN }, &content)
     }
 
-    /// Adds a program of this machine with the shared libraries that it loads.
+    /// Adds a program of this machine with the shared libraries that it loads, which are none for a static one.
     pub(super) fn copy_with_libraries(&mut self, from: &Path, to: &str) -> Result<()> {
         self.copy(from, to)?;
-        let listed = capture(Command::new("ldd").arg(from))?;
-        for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
-            self.copy(Path::new(library), library)?;
+        // It fails for a static program, and then lists nothing.
+        let listed = Command::new("ldd").arg(from).output().context("cannot run ldd")?.stdout;
+        for library in
+            String::from_utf8_lossy(&listed).split_whitespace().filter(|word| word.starts_with('/'))
+        {
+            if self.libraries.insert(library.into()) {
+                self.copy(Path::new(library), library)?;
+            }
         }
         Ok(())
     }
@@ -137,9 +158,22 @@ pub(super) fn run(
     Ok(())
 }
 
+/// `sample SCENARIO WORKLOAD NANOSECONDS`.
+pub(super) fn sample(line: &str) -> Option<(&str, &str, f64)> {
+    let mut words = line.strip_prefix("sample ")?.split(' ');
+    Some((words.next()?, words.next()?, words.next()?.parse().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_samples_are_taken_from_the_console() {
+        assert_eq!(sample("sample direct crr 133000.5"), Some(("direct", "crr", 133_000.5)));
+        assert_eq!(sample("[    0.1] random kernel line"), None);
+        assert_eq!(sample("sample direct crr"), None);
+    }
 
     #[test]
     fn an_archive_has_aligned_entries_and_each_folder_once() {

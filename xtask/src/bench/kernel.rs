@@ -71,10 +71,12 @@ impl Kernel {
         bail!("no vmlinuz in {}", boot.display())
     }
 
-    /// The modules that are needed for `name`, in the order of loading; none if it is built into the kernel.
-    pub(super) fn modules_for(&self, name: &str) -> Result<Vec<Module>> {
+    /// The modules that are needed for these, in the order of loading, without what is built into the kernel.
+    pub(super) fn modules_for(&self, names: &[&str]) -> Result<Vec<Module>> {
         let mut order = Vec::new();
-        self.add(name, &mut order)?;
+        for name in names {
+            self.add(name, &mut order)?;
+        }
         Ok(order)
     }
 

@@ -15,7 +15,7 @@ use super::guest::{self, Image};
 use super::kernel::{Kernel, Series};
 use super::manifests::{self, Port, Service};
 use super::statistics::median;
-use crate::{build, process, setup, workspace};
+use crate::{build, setup, workspace};
 
 /// How many Services the daemon of a guest has; the measured one is the last.
 const SIZES: [u32; 3] = [1, 1000, 50_000];
@@ -92,14 +92,14 @@ impl Guest<'_> {
         let target = format!("{}:{}", self.service(services - 1).address(), TCP.port);
         let mut samples: BTreeMap<(String, String), Vec<f64>> = BTreeMap::new();
         let image = self.image()?;
-        guest::run(self.kernel, &image, &[&rounds.to_string(), &target], |line| {
+        guest::run(self.kernel, &image, &["path", &rounds.to_string(), &target], |line| {
             if let Some(seconds) = line.strip_prefix("ready ") {
                 eprintln!("bench: {services} Services are in the maps after {seconds} s of the guest's time");
             }
             if let Some(round) = line.strip_prefix("round ") {
                 eprintln!("bench: {services} Services: round {round} of {rounds}");
             }
-            if let Some((scenario, workload, value)) = sample(line) {
+            if let Some((scenario, workload, value)) = guest::sample(line) {
                 samples.entry((scenario.to_owned(), workload.to_owned())).or_default().push(value);
             }
         })
@@ -124,16 +124,9 @@ impl Guest<'_> {
         let fixed = manifests::node("a", Ipv4Addr::new(10, 77, 0, 1), "10.244.0.0/24");
         manifests::write_all(&manifests, &fixed, (0..self.services).map(|number| self.service(number)))?;
 
-        let mut image = Image::create(&folder.join("initrd"))?;
-        for empty in ["/proc", "/sys", "/dev", "/run", "/modules"] {
-            image.folder(empty.as_ref())?;
-        }
-        image.copy(&self.programs.join("portolan-guest"), "/init")?;
+        let init = self.programs.join("portolan-guest");
+        let mut image = Image::of_guest(&folder.join("initrd"), self.kernel, &["veth"], &init)?;
         image.copy(&workspace::dist().join("portolan"), "/bin/portolan")?;
-        image.copy_with_libraries(&process::find("ip").context("ip is not installed")?, "/bin/ip")?;
-        for (number, module) in self.kernel.modules_for("veth")?.iter().enumerate() {
-            image.write(&format!("/modules/{number:02}-{}", module.name), &module.object)?;
-        }
         for entry in std::fs::read_dir(&manifests)? {
             let entry = entry?;
             image.copy(&entry.path(), &format!("/manifests/{}", entry.file_name().to_string_lossy()))?;
@@ -145,23 +138,5 @@ impl Guest<'_> {
     fn service(&self, number: u32) -> Service<'static> {
         let ports: &[Port] = if number + 1 == self.services { &[TCP, UDP] } else { &[TCP] };
         Service { number, ports, endpoints: vec![SERVER] }
-    }
-}
-
-/// `sample SCENARIO WORKLOAD NANOSECONDS`.
-fn sample(line: &str) -> Option<(&str, &str, f64)> {
-    let mut words = line.strip_prefix("sample ")?.split(' ');
-    Some((words.next()?, words.next()?, words.next()?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sample;
-
-    #[test]
-    fn only_samples_are_taken_from_the_console() {
-        assert_eq!(sample("sample direct crr 133000.5"), Some(("direct", "crr", 133_000.5)));
-        assert_eq!(sample("[    0.1] random kernel line"), None);
-        assert_eq!(sample("sample direct crr"), None);
     }
 }
