@@ -92,19 +92,22 @@ impl Mirror {
         batch: &mut Batch,
     ) -> Result<Box<[PortId]>, Full> {
         let mut change = Change::default();
-        if let Err(full) = self.prepare(&mut change, service, wanted, ports) {
+        let leaving = batch.gone_source_ranges.len();
+        if let Err(full) = self.prepare(&mut change, service, wanted, ports, leaving) {
             self.abandon(&change);
             return Err(full);
         }
         Ok(self.commit(owner, service, change, ports, batch))
     }
 
+    /// `leaving`: source ranges that are still in the kernel when the new ones are written.
     fn prepare(
         &mut self,
         change: &mut Change,
         service: &Service,
         wanted: &[Wanted],
         ports: &[PortId],
+        leaving: usize,
     ) -> Result<(), Full> {
         let new = wanted.iter().filter(|wanted| !self.frontends.contains_key(&wanted.key)).count();
         if new > 0 && self.frontends.len() + new > self.limits.frontends as usize {
@@ -134,7 +137,7 @@ impl Mirror {
             change.frontends.push((wanted.key, frontend));
         }
         let new = change.source_ranges.difference(&self.source_ranges).count();
-        if new > 0 && self.source_ranges.len() + new > self.limits.source_ranges as usize {
+        if new > 0 && self.source_ranges.len() + leaving + new > self.limits.source_ranges as usize {
             return Err(Full::SourceRanges);
         }
         Ok(())

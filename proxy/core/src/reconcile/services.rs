@@ -27,7 +27,7 @@ pub(crate) struct Services {
     limits: Limits,
     /// There was no room for what they are now.
     refused: BTreeSet<Arc<ObjectName>>,
-    /// Frontends were removed by the last step: there may be room.
+    /// Frontends or source ranges were removed by the last step: there may be room.
     room: bool,
     /// Ids in the kernel that belong to no Service port.
     surplus: BTreeSet<u32>,
@@ -97,7 +97,7 @@ impl Services {
             }
         }
         self.drop_surplus(batch);
-        self.room = !batch.gone_frontends.is_empty();
+        self.room = !(batch.gone_frontends.is_empty() && batch.gone_source_ranges.is_empty());
     }
 
     /// A Service that has no room for what it is now may still have frontends that carry a surplus id.
