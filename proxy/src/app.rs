@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use portolan_core::event::Event;
 use portolan_core::model::Model;
 use portolan_core::object::{Kind, Object};
-use portolan_core::reconcile::{Facts, Reconciler};
+use portolan_core::reconcile::{self, Facts, Reconciler};
 use portolan_core::state::{Limits, Problem, RouteTarget};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::config::{Config, Source};
+use crate::config::{Config, ExternalIps, Source};
 use crate::dataplane::routes::{Change, Routes};
 use crate::dataplane::{Dataplane, Pins};
 use crate::health::{Family, HealthState};
@@ -113,7 +113,11 @@ impl App {
         let limits = dataplane.limits()?;
         let manage_routes = dataplane.routes().is_some();
         let (node_netns, network) = (Dataplane::node_netns()?, config.network.clone());
-        let facts = Facts { node_netns, reserved, manage_routes, network };
+        let external_ips = match config.external_ips {
+            ExternalIps::Serve => reconcile::ExternalIps::Serve,
+            ExternalIps::Ignore => reconcile::ExternalIps::Ignore,
+        };
+        let facts = Facts { node_netns, reserved, external_ips, manage_routes, network };
         let observed = dataplane.read().await?;
         info!(
             frontends = observed.frontends.len(),

@@ -17,7 +17,7 @@ mod cgroup;
 mod kube_proxy;
 mod network;
 
-pub use args::{Forwarding, LogFormat, Masquerade, RunArgs};
+pub use args::{ExternalIps, Forwarding, LogFormat, Masquerade, RunArgs};
 pub use bind::Bind;
 pub use kube_proxy::{FileConfig, FileError};
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The uplinks; empty: those where node addresses and routes live.
     pub uplinks: Vec<String>,
+    /// Whether Services are served at their external IPs.
+    pub external_ips: ExternalIps,
     /// What the packet programs are asked for.
     #[serde(with = "network")]
     pub network: NetworkConfig,
@@ -168,6 +170,7 @@ impl Config {
             },
             state_dir: absolute("--state-dir", args.state_dir)?,
             uplinks: args.uplinks,
+            external_ips: args.external_ips,
             network,
             cni: match args.cni_conf_dir.zip(args.cni_bin_dir) {
                 Some((conf_dir, bin_dir)) => Some(Cni {

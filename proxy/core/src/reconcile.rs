@@ -15,6 +15,7 @@ use ipnetwork::IpNetwork;
 use crate::diff::Batch;
 use crate::model::Model;
 use crate::network::{MachineFacts, NetworkConfig};
+use crate::plan::reserved::Reserved;
 use crate::state::{Limits, Observed, Op, Problem, RouteTarget, Usage};
 use network::NetworkMaps;
 use services::Services;
@@ -27,10 +28,23 @@ pub struct Facts {
     pub node_netns: u64,
     /// The addresses of the API server: no external and no load balancer IP may take them over.
     pub reserved: BTreeSet<IpAddr>,
+    /// Whether external IPs are served at all.
+    pub external_ips: ExternalIps,
     /// Whether the routes to other nodes' pods are ours to keep.
     pub manage_routes: bool,
     /// What the configuration asks of the packet programs.
     pub network: NetworkConfig,
+}
+
+/// What becomes of `spec.externalIPs`, with which whoever may write Services can claim any address outside of the cluster
+/// (CVE-2020-8554).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExternalIps {
+    /// They are served, as kube-proxy has it.
+    #[default]
+    Serve,
+    /// They are not, and each Service that has some is told.
+    Ignore,
 }
 
 /// What to do now.
@@ -59,7 +73,7 @@ pub struct Reconciler {
 impl Reconciler {
     /// A reconciler for a kernel in this state.
     pub fn new(observed: Observed, limits: Limits, facts: Facts) -> Self {
-        let services = Services::new(&observed, limits, facts.reserved.clone());
+        let services = Services::new(&observed, limits, Reserved::new(&facts));
         let network = NetworkMaps::new(&observed, limits, &facts);
         Self { services, surroundings: Surroundings::new(observed, facts), network, everything: true }
     }

@@ -4,6 +4,7 @@ mod capacity;
 pub(crate) mod cluster;
 mod conflicts;
 mod events;
+mod external_ips;
 mod network;
 pub(crate) mod objects;
 mod properties;

@@ -77,6 +77,17 @@ pub struct RunArgs {
     )]
     pub nodeport_addresses: Vec<String>,
 
+    /// Whether Services are served at their externalIPs, with which whoever writes a Service can claim any address
+    /// outside of the cluster (CVE-2020-8554); addresses of nodes, pods and the API server are never served
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        default_value_t = ExternalIps::Serve,
+        help_heading = "Clients outside of the cluster"
+    )]
+    pub external_ips: ExternalIps,
+
     /// Whose packets get the node's address when they leave the cluster
     #[arg(
         long,
@@ -172,6 +183,17 @@ pub enum Forwarding {
     Bpf,
     /// The kernel's routing alone, with its netfilter rules
     Kernel,
+}
+
+/// What becomes of `spec.externalIPs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExternalIps {
+    /// Services are served there, as kube-proxy does it.
+    #[default]
+    Serve,
+    /// They are not, and a Service that has some is told by an Event.
+    Ignore,
 }
 
 /// How the log looks.

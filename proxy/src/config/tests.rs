@@ -117,5 +117,6 @@ fn the_configuration_can_be_shown() {
     assert_eq!(shown["limits"]["frontends"], 262_144);
     assert_eq!(shown["network"]["node_port_addresses"], serde_json::json!(["primary"]));
     assert_eq!(shown["network"]["masquerade"], "all");
+    assert_eq!(shown["external_ips"], "serve");
     assert_eq!(shown["source"]["api"]["kubeconfig"], serde_json::Value::Null);
 }

@@ -1,11 +1,11 @@
 //! Which frontends a Service asks for.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use portolan_abi::{FrontendFlags, FrontendKey, Port};
 
-use crate::address::{self, Family};
+use super::reserved::Reserved;
+use crate::address::Family;
 use crate::object::{ObjectName, Service};
 use crate::state::Problem;
 
@@ -45,20 +45,20 @@ pub(crate) struct Asked {
 }
 
 /// The frontends that a Service asks for, by key, each once; and the addresses that it must not have.
-pub(crate) fn asked(service: &Service, reserved: &BTreeSet<IpAddr>) -> (Vec<Asked>, Vec<Problem>) {
+pub(crate) fn asked(service: &Service, reserved: &Reserved) -> (Vec<Asked>, Vec<Problem>) {
     let mut asked = Vec::new();
-    let mut problems = Vec::new();
-    let nobody = BTreeSet::new();
+    let (external_ips, ignored) = reserved.external_ips(service);
+    let mut problems = Vec::from_iter(ignored);
     let lists = [
-        (Role::ClusterIp, "clusterIPs", &service.cluster_ips, &nobody),
-        (Role::LoadBalancer, "status.loadBalancer", &service.load_balancer_ips, reserved),
-        (Role::ExternalIp, "externalIPs", &service.external_ips, reserved),
+        (Role::ClusterIp, "clusterIPs", &*service.cluster_ips),
+        (Role::LoadBalancer, "status.loadBalancer", &*service.load_balancer_ips),
+        (Role::ExternalIp, "externalIPs", external_ips),
     ];
-    for (role, field, addrs, reserved) in lists {
+    for (role, field, addrs) in lists {
         let known = addrs.iter().filter(|addr| has_family(service, Family::of(**addr)));
         for addr in known.copied() {
-            if let Some(why) = refusal(addr, reserved) {
-                problems.push(address_refused(&service.name, field, addr, why));
+            if let Some(owner) = reserved.owner(role, addr) {
+                problems.push(address_refused(&service.name, field, addr, &owner));
                 continue;
             }
             if role == Role::ClusterIp {
@@ -94,16 +94,12 @@ pub(crate) fn has_family(service: &Service, family: Family) -> bool {
     service.cluster_ips.iter().any(|addr| Family::of(*addr) == family)
 }
 
-fn refusal(addr: IpAddr, reserved: &BTreeSet<IpAddr>) -> Option<&'static str> {
-    if reserved.contains(&addr) { Some("the API server's") } else { address::special(addr) }
-}
-
-fn address_refused(service: &ObjectName, field: &str, addr: IpAddr, why: &str) -> Problem {
+fn address_refused(service: &ObjectName, field: &str, addr: IpAddr, owner: &str) -> Problem {
     Problem {
         subject: format!("Service {service}"),
         reason: "AddressRefused",
         message: format!(
-            "{field} has {addr}, which is {why}: taking it over would cut nodes off; it is not served, remove it"
+            "{field} has {addr}, which is {owner}: taking it over would cut others off; it is not served, remove it"
         ),
     }
 }

@@ -3,7 +3,6 @@
 mod adopt;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use portolan_abi::{FrontendFlags, FrontendKey};
@@ -14,13 +13,14 @@ use crate::diff::Batch;
 use crate::model::{Dirty, Model};
 use crate::object::ObjectName;
 use crate::plan::frontends::{self, Asked, Role};
+use crate::plan::reserved::Reserved;
 use crate::plan::{self, Wanted};
 use crate::state::{Limits, Problem};
 
 /// All Services that the kernel or the model has.
 #[derive(Debug)]
 pub(crate) struct Services {
-    reserved: BTreeSet<IpAddr>,
+    reserved: Reserved,
     entries: BTreeMap<Arc<ObjectName>, Entry>,
     claims: Claims,
     mirror: Mirror,
@@ -77,6 +77,10 @@ impl Services {
         let mut names: BTreeSet<_> = dirty.services.iter().map(|name| self.shared(name)).collect();
         if everything || dirty.every_service {
             names.extend(model.services().map(|service| self.shared(&service.name)));
+        }
+        if (everything || dirty.nodes) && self.reserved.nodes_changed(model) {
+            let concerned = model.services().filter(|service| Reserved::concerns(service));
+            names.extend(concerned.map(|service| self.shared(&service.name)));
         }
         if everything {
             names.extend(self.entries.keys().cloned());

@@ -1,7 +1,6 @@
 //! Taking over what a kernel holds: whose the frontends are that a daemon before this one has written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use portolan_abi::{Addr, FrontendFlags, FrontendKey};
@@ -10,11 +9,12 @@ use super::{Entry, PortId, Services};
 use crate::claims::Claims;
 use crate::names;
 use crate::object::ObjectName;
+use crate::plan::reserved::Reserved;
 use crate::reconcile::mirror::Mirror;
 use crate::state::{Limits, Observed};
 
 impl Services {
-    pub(crate) fn new(observed: &Observed, limits: Limits, reserved: BTreeSet<IpAddr>) -> Self {
+    pub(crate) fn new(observed: &Observed, limits: Limits, reserved: Reserved) -> Self {
         let mut services = Self {
             reserved,
             entries: BTreeMap::new(),
