@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
+use serde_json::Value;
 
 use crate::cgroup::Cgroup;
 use crate::netns::Netns;
@@ -59,7 +61,8 @@ pub fn attached(cgroup: &Cgroup) -> Result<Vec<(u32, u32)>> {
     Ok(found)
 }
 
-/// The numbers of the programs attached by tcx to an interface of a namespace, at ingress and at egress.
+/// The numbers of the programs attached to an interface of a namespace, at ingress and at egress: by tcx, then by
+/// filters.
 ///
 /// # Errors
 /// When there is no such interface or the kernel refuses.
@@ -75,8 +78,20 @@ pub fn on_interface(netns: &Netns, name: &str) -> Result<[Vec<u32>; 2]> {
             unsafe { ask(&mut query) }.context("Failed to query the programs of an interface")?;
             Ok(ids.into_iter().take(query.prog_cnt as usize).collect())
         });
-        Ok([ingress?, egress?])
+        let [mut ingress, mut egress] = [ingress?, egress?];
+        ingress.extend(filters(name, "ingress")?);
+        egress.extend(filters(name, "egress")?);
+        Ok([ingress, egress])
     })?
+}
+
+/// The numbers of the programs in the filters of an interface of the calling thread's namespace.
+fn filters(name: &str, direction: &str) -> Result<Vec<u32>> {
+    let output = Command::new("tc").args(["-json", "filter", "show", "dev", name, direction]).output()?;
+    ensure!(output.status.success(), "tc says {:?}", String::from_utf8_lossy(&output.stderr));
+    let filters: Vec<Value> = serde_json::from_slice(&output.stdout).context("tc wrote no JSON")?;
+    let ids = filters.iter().filter_map(|filter| filter.pointer("/options/prog/id")?.as_u64());
+    ids.map(|id| u32::try_from(id).context("A program's number is small")).collect()
 }
 
 /// Makes the system call.

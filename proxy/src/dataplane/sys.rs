@@ -8,7 +8,9 @@ use aya_obj::generated::{BPF_F_BEFORE, bpf_attr, bpf_cmd, bpf_link_info};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use portolan_cni::bpf::{self, descriptor};
-use portolan_cni::hook::{Hook, tcx};
+use portolan_cni::hook::Hook;
+
+use super::tc::tcx;
 
 /// Replaces the program of a link: there is no moment without one.
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {

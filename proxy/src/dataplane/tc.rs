@@ -1,9 +1,9 @@
 //! The programs of packets, attached to uplinks and to the host side of pods' veths.
 //!
 //! They are pinned first, so that the plugin attaches those of pods by itself, before a pod sends anything. A pod's
-//! veth has them without a link ([`portolan_cni::hook`] says why). An uplink is not ours and stays when we go: there a
-//! pinned link holds a program where the kernel has tcx, which nobody detaches by mistake and which ends with its pin.
-//! Older kernels have a filter of the clsact qdisc at both. Whatever it is, it is replaced in place: there is no moment
+//! veth has them in filters of the clsact qdisc ([`portolan_cni::hook`] says why). An uplink is not ours and stays when we
+//! go: there a pinned link holds a program where the kernel has tcx, which nobody detaches by mistake and which ends with
+//! its pin; older kernels have filters there, too. Whatever it is, it is replaced in place: there is no moment
 //! without a program.
 
 use std::collections::BTreeMap;
@@ -15,12 +15,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use portolan_cni::bpf;
-use portolan_cni::hook::{self, Direction, Hook, HookError, Kept, Method, Program, clsact, tcx};
+use portolan_cni::hook::{self, Direction, Hook, HookError, Kept, Method, Program, clsact};
 
 use super::{Pins, sys};
 use crate::node::links::is_pod_name;
 
 pub mod qdisc;
+pub(super) mod tcx;
 
 mod link;
 
@@ -175,7 +176,7 @@ impl Packets {
         let mut new = false;
         if if_indextoname(ifindex).is_ok_and(|found| found.to_bytes() == name.as_bytes()) {
             for (program, direction) in hook::POD {
-                let (_, kept) = hook::keep(Hook { ifindex, direction }, self.program(program))?;
+                let kept = hook::keep(Hook { ifindex, direction }, self.program(program))?;
                 new |= kept == Kept::Attached;
             }
         }

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use portolan_cni::bpf;
-use portolan_cni::hook::{Hook, Kept, Program, tcx};
+use portolan_cni::hook::{Hook, Kept, Program};
 
-use super::remove;
+use super::{remove, tcx};
 use crate::dataplane::{links, sys};
 
 /// Puts the program into the link of an earlier daemon, or makes one. A link whose interface is gone holds nothing.
