@@ -1,11 +1,14 @@
 //! Backends: who serves a connection.
 
 use core::cmp::Ordering;
+use core::ffi::c_long;
 
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
 use portolan_abi::{Addr, Affinity, AffinityKey, Backend, FlowKey, Frontend, Port, Set, packet_hash};
+
+use crate::repeat::{GO_ON, STOP, repeat};
 
 /// The daemon sets the sizes of this and the following map.
 #[map]
@@ -28,24 +31,39 @@ pub(crate) fn choose(frontend: &Frontend, set: Set, addr: Addr, netns: impl Fn()
     sticky(frontend, set, &AffinityKey { netns: netns(), service: frontend.service, family })
 }
 
+/// The search for a backend in a sorted set.
+struct Search {
+    wanted: (u64, u64, u16),
+    low: u32,
+    high: u32,
+    base: u32,
+    found: bool,
+}
+
 /// Whether the set has the backend. Sets are sorted, so that this takes a few steps even in a large one.
 #[inline(always)]
 pub(crate) fn contains(set: Set, addr: Addr, port: Port) -> bool {
-    let wanted = order(addr, port);
-    let (mut low, mut high) = (0, set.count);
-    for _ in 0..SEARCH_STEPS {
-        if low >= high {
-            break;
-        }
-        let middle = low + (high - low) / 2;
-        let Some(backend) = BACKENDS.get(set.base + middle) else { return false };
-        match order(backend.addr, backend.port).cmp(&wanted) {
-            Ordering::Less => low = middle + 1,
-            Ordering::Equal => return true,
-            Ordering::Greater => high = middle,
+    let mut search =
+        Search { wanted: order(addr, port), low: 0, high: set.count, base: set.base, found: false };
+    repeat(SEARCH_STEPS, halve, &mut search);
+    search.found
+}
+
+extern "C" fn halve(_: u32, search: &mut Search) -> c_long {
+    if search.low >= search.high {
+        return STOP;
+    }
+    let middle = search.low + (search.high - search.low) / 2;
+    let Some(backend) = BACKENDS.get(search.base + middle) else { return STOP };
+    match order(backend.addr, backend.port).cmp(&search.wanted) {
+        Ordering::Less => search.low = middle + 1,
+        Ordering::Greater => search.high = middle,
+        Ordering::Equal => {
+            search.found = true;
+            return STOP;
         }
     }
-    false
+    GO_ON
 }
 
 /// The backend that the client had last, while it is in the set and the time is not over; otherwise a random one,
