@@ -1,6 +1,6 @@
 //! What a frame holds: addresses, ports, and where they are.
 
-use portolan_abi::Addr;
+use portolan_abi::{Addr, Port};
 
 use crate::frame::{Frame, L3};
 
@@ -57,6 +57,8 @@ pub(crate) struct Ipv6 {
 }
 
 const IPV6_HOPS: usize = 7;
+/// All of the word but the flag "do not fragment" (RFC 791).
+const DONT_FRAGMENT_MASK: u16 = 0xbfff_u16.to_be();
 
 /// The network header of a frame; `None`: it is not IP, or cut off.
 #[inline(always)]
@@ -89,6 +91,28 @@ pub(crate) fn parse(frame: &Frame<'_>) -> Option<Packet> {
         }
         _ => None,
     }
+}
+
+/// Source and destination port of a TCP or UDP packet that has nothing unusual, by nothing but loads; `None`: it has, or it
+/// is something else. What a packet costs that is not ours is mostly this.
+#[inline(always)]
+pub(crate) fn plain_ports(frame: &Frame<'_>) -> Option<[Port; 2]> {
+    let (proto, ports) = match frame.protocol() {
+        ETH_IPV4 => {
+            // SAFETY: `at` has checked the bounds.
+            let (ip, ports) = unsafe { &*frame.at::<(Ipv4, [u16; 2])>(L3)? };
+            // Neither options nor a fragment; the flag "do not fragment" says nothing.
+            let plain = ip.version_ihl == 0x45 && ip.fragment & DONT_FRAGMENT_MASK == 0;
+            (if plain { ip.proto } else { 0 }, ports)
+        }
+        ETH_IPV6 => {
+            // SAFETY: as above.
+            let (ip, ports) = unsafe { &*frame.at::<(Ipv6, [u16; 2])>(L3)? };
+            (ip.next, ports)
+        }
+        _ => return None,
+    };
+    (proto == 6 || proto == 17).then(|| ports.map(Port::from_raw))
 }
 
 impl Packet {

@@ -5,7 +5,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use portolan_abi::{
-    Addr, Backend, Frontend, FrontendKey, HostPort, Outcome, SERVICE_CIDR_SLOTS, ServiceCidr, Settings,
+    Addr, Backend, Frontend, FrontendKey, HostPort, Outcome, Port, SERVICE_CIDR_SLOTS, ServiceCidr, Settings,
+    SettingsFlags,
 };
 
 use crate::network;
@@ -91,6 +92,17 @@ fn find(key: &FrontendKey, has_node_ports: impl Fn(&Settings) -> bool, is_own: i
         flags if flags & ServiceCidr::ALLOCATED != 0 => Lookup::Refused(Outcome::UnallocatedAddress),
         _ => Lookup::NotOurs,
     }
+}
+
+/// Whether anything may be served to clients outside of the cluster at this port of the node's first address; costs three
+/// lookups in arrays.
+#[inline(always)]
+pub(crate) fn may_serve_at_node(port: Port) -> bool {
+    let Some(settings) = SETTINGS.get(0) else { return false };
+    let number = port.get();
+    settings.flags & SettingsFlags::SERVED_AT_NODE != 0
+        || (number >= settings.node_port_min && number <= settings.node_port_max)
+        || HOST_PORT_MARKS.get(u32::from(number)).is_some_and(|mark| *mark != 0)
 }
 
 /// Whether `loadBalancerSourceRanges` of the Service port covers the address.

@@ -1,6 +1,6 @@
 //! What arrives at an uplink, and what leaves by it.
 
-use portolan_abi::{NodeAddrFlags, Outcome};
+use portolan_abi::{Network, NodeAddrFlags, Outcome};
 
 use crate::frame::Frame;
 use crate::network::{self, Pod};
@@ -8,7 +8,7 @@ use crate::packet::{self, Packet};
 use crate::translate::{self, Client};
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{flow, forward, refuse};
+use crate::{flow, forward, refuse, service};
 
 /// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
 #[inline(always)]
@@ -31,7 +31,7 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
         }
         return forward::to_pod(frame, &packet, network, &pod, false);
     }
-    if !packet.is_routable() {
+    if is_the_nodes_own(frame, &packet, network) || !packet.is_routable() {
         return Verdict::STACK;
     }
     // What lies about its headers is the stack's to refuse: nothing of ours is in it.
@@ -46,6 +46,14 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
         Verdict::UNDECIDED => translate::begin(frame, &packet, transport, network),
         verdict => refuse::refuse(frame, &packet, transport, verdict),
     }
+}
+
+/// Whether the packet is for a socket of the node and nothing else: most of what is not for pods.
+#[inline(always)]
+fn is_the_nodes_own(frame: &Frame<'_>, packet: &Packet, network: &Network) -> bool {
+    packet.dst.same(network.node(packet.dst))
+        && packet::plain_ports(frame)
+            .is_some_and(|[_, port]| !flow::has_port(port) && !service::may_serve_at_node(port))
 }
 
 /// A datagram from outside of the cluster to a pod's own address. Nothing is translated, but only a flow can tell the
@@ -66,6 +74,12 @@ fn note_direct(frame: &Frame<'_>, packet: &Packet) {
 #[inline(always)]
 pub(crate) fn sends(frame: &Frame<'_>) -> Verdict {
     if frame.take_mark() {
+        return Verdict::STACK;
+    }
+    if frame.ingress_ifindex() == 0
+        && let Some([port, _]) = packet::plain_ports(frame)
+        && !flow::has_port(port)
+    {
         return Verdict::STACK;
     }
     let Some(network) = network::get() else { return Verdict::STACK };

@@ -25,9 +25,22 @@ pub struct Settings {
     pub node_port_min: u16,
     /// The highest nodePort of any Service, host order.
     pub node_port_max: u16,
+    /// [`SettingsFlags`].
+    pub flags: u32,
+    #[doc(hidden)]
+    pub pad: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Settings>() == 24);
+
+/// The bits of [`Settings::flags`].
+#[derive(Clone, Copy, Debug)]
+pub struct SettingsFlags;
+
+impl SettingsFlags {
+    /// Some Service has an address of this node as a load balancer's: what is served there cannot be told from the port.
+    pub const SERVED_AT_NODE: u32 = 1;
+}
 
 /// A range of Service addresses; an element of the `SERVICE_CIDRS` array.
 ///

@@ -31,7 +31,7 @@ mod pod;
 mod service;
 
 pub use addr::{Addr, Port, Proto};
-pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCidr, Settings};
+pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCidr, Settings, SettingsFlags};
 pub use flow::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState, packet_hash};
 pub use network::{CidrKey, ClusterCidr, Network, NetworkFlags, NodeAddrFlags, Uplink};
 pub use outcome::{Outcome, ServiceCounters};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use portolan_abi::{FrontendKey, Port, Proto, ServiceCidr, Settings};
+use portolan_abi::{FrontendKey, Port, Proto, ServiceCidr, Settings, SettingsFlags};
 
 use super::Facts;
 use super::mirror::Mirror;
@@ -96,7 +96,7 @@ impl Surroundings {
         } else if self.cluster_ips(batch) {
             self.service_cidrs(batch);
         }
-        self.settings(mirror, batch);
+        self.settings(model, mirror, batch);
         if self.facts.manage_routes && (nodes || self.routes_changed) {
             self.plan_routes(model, batch);
         }
@@ -134,12 +134,13 @@ impl Surroundings {
         self.slots = slots;
     }
 
-    fn settings(&mut self, mirror: &Mirror, batch: &mut Batch) {
+    fn settings(&mut self, model: &Model, mirror: &Mirror, batch: &mut Batch) {
         let (node_port_min, node_port_max) = node_ports(mirror).unwrap_or((1, 0));
         let used = self.slots.iter().rposition(|slot| *slot != ServiceCidr::EMPTY).map_or(0, |last| last + 1);
         let service_cidrs = u32::try_from(used).expect("there are 16 slots");
-        let after =
-            Settings { node_netns: self.facts.node_netns, service_cidrs, node_port_min, node_port_max };
+        let flags = if served_at_node(model, mirror) { SettingsFlags::SERVED_AT_NODE } else { 0 };
+        let node_netns = self.facts.node_netns;
+        let after = Settings { node_netns, service_cidrs, node_port_min, node_port_max, flags, pad: 0 };
         let wide = widened(&self.settings, after);
         batch.wide_settings = (wide != self.settings).then_some(wide);
         batch.settings = (after != wide).then_some(after);
@@ -171,6 +172,16 @@ fn node_ports(mirror: &Mirror) -> Option<(u16, u16)> {
     }
 }
 
+/// Whether a Service is served at an address of this node by more than a nodePort.
+fn served_at_node(model: &Model, mirror: &Mirror) -> bool {
+    let addrs = model.own_node().map(|node| &*node.internal_ips).unwrap_or_default();
+    addrs.iter().any(|addr| {
+        let first = FrontendKey::address((*addr).into());
+        let last = FrontendKey::new(first.addr, Port::new(u16::MAX), Proto(u8::MAX));
+        mirror.frontends.range(first..=last).next().is_some()
+    })
+}
+
 /// Settings with which both what is there and what will be works.
 fn widened(before: &Settings, after: Settings) -> Settings {
     let ports = |settings: &Settings| {
@@ -183,5 +194,6 @@ fn widened(before: &Settings, after: Settings) -> Settings {
         (None, None) => (after.node_port_min, after.node_port_max),
     };
     let service_cidrs = before.service_cidrs.max(after.service_cidrs);
-    Settings { service_cidrs, node_port_min, node_port_max, ..after }
+    let flags = before.flags | after.flags;
+    Settings { service_cidrs, node_port_min, node_port_max, flags, ..after }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use portolan_abi::{Proto, Settings};
+use portolan_abi::{Proto, Settings, SettingsFlags};
 
 use super::cluster::{Cluster, OWN};
-use super::objects::{apply, delete, node, port, service, service_cidr};
+use super::objects::{apply, delete, ips, node, port, service, service_cidr};
 use crate::object::{Kind, Object, Service};
 use crate::state::Op;
 
@@ -50,7 +50,7 @@ fn the_range_of_node_ports_is_exact_and_never_too_small() {
     let mut cluster = Cluster::of([]);
     assert_eq!(
         cluster.kernel.observed().settings,
-        Settings { node_netns: 1, service_cidrs: 0, node_port_min: 1, node_port_max: 0 }
+        Settings { node_netns: 1, service_cidrs: 0, node_port_min: 1, node_port_max: 0, flags: 0, pad: 0 }
     );
     let apply = |name, last, node_port| apply(with_node_port(name, last, node_port));
     assert_eq!(sequence(&cluster.handle([apply("a", 1, 30100)])), ["30100-30100", "+"]);
@@ -133,4 +133,24 @@ fn routes_that_are_not_ours_to_keep_are_left_alone() {
     assert!(cluster.handle([apply(node("node-b", "192.168.0.2", ""))]).is_empty());
     cluster.reconciler.routes_changed(BTreeMap::new());
     assert!(cluster.step().ops.is_empty());
+}
+
+#[test]
+fn programs_are_told_before_a_service_is_served_at_the_nodes_own_address() {
+    let mut cluster =
+        Cluster::of([Object::from(node(OWN, "192.168.0.1", "")), node("node-b", "192.168.0.2", "").into()]);
+    let flags = |cluster: &Cluster| cluster.kernel.observed().settings.flags;
+    let mut balanced = service("shop", "cart", "10.96.0.1");
+    balanced.load_balancer_ips = ips("192.168.0.2");
+    cluster.handle([apply(balanced.clone())]);
+    assert_eq!(flags(&cluster), 0, "another node's address");
+    balanced.load_balancer_ips = ips("192.168.0.1");
+    let ops = cluster.handle([apply(balanced)]);
+    assert_eq!(flags(&cluster), SettingsFlags::SERVED_AT_NODE);
+    let first = |is: fn(&Op) -> bool| ops.iter().position(is).unwrap();
+    let (told, served) =
+        (first(|op| matches!(op, Op::PutSettings(_))), first(|op| matches!(op, Op::PutFrontend(..))));
+    assert!(told < served, "{ops:?}");
+    cluster.handle([delete(Kind::Service, "shop", "cart")]);
+    assert_eq!(flags(&cluster), 0);
 }

@@ -105,7 +105,13 @@ pub(super) fn snapshot() -> Snapshot {
         source_ranges: [SourceRangeKey { prefix_len: 32 + 96 + 24, service: 1, addr: addr("203.0.113.0") }]
             .into(),
         service_cidrs: BTreeMap::from([(0, service_cidr())]),
-        settings: Settings { node_netns: 1, service_cidrs: 1, node_port_min: 30080, node_port_max: 30082 },
+        settings: Settings {
+            node_netns: 1,
+            service_cidrs: 1,
+            node_port_min: 30080,
+            node_port_max: 30082,
+            ..Settings::default()
+        },
         node_addrs: BTreeMap::from([
             (addr("192.0.2.1"), NodeAddrFlags::NODE | NodeAddrFlags::OWN | NodeAddrFlags::NODE_PORTS),
             (addr("192.0.2.2"), NodeAddrFlags::NODE),
