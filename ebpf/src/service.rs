@@ -43,17 +43,23 @@ pub(crate) enum Lookup {
     Refused(Outcome),
 }
 
-/// Finds out what `key` is for a socket in `netns`. What is no Service costs one hash lookup and a few compares.
+/// Finds out what `key` is for a socket in `netns`. What is no Service costs a few compares, and one hash lookup where
+/// Services have addresses outside of the ranges of Services.
 #[inline(always)]
 pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
-    let found = find(
-        key,
-        |settings| {
-            // A pod's loopback is its own.
-            if key.addr.is_loopback() { settings.node_netns == netns() } else { network::is_node(&key.addr) }
-        },
-        || if key.addr.is_loopback() { is_node_netns(netns()) } else { network::is_own(&key.addr) },
-    );
+    let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
+    let range = service_cidr(key.addr, settings.service_cidrs);
+    let found = if (range != 0 || settings.flags & SettingsFlags::CLUSTER_IPS_ONLY == 0)
+        && let Some(frontend) = get(key)
+    {
+        Lookup::Frontend(frontend)
+    } else {
+        // A pod's loopback is its own.
+        let is_home = || is_node_netns(netns());
+        let is_node = || if key.addr.is_loopback() { is_home() } else { network::is_node(&key.addr) };
+        let is_own = || if key.addr.is_loopback() { is_home() } else { network::is_own(&key.addr) };
+        by_port(key, settings, is_node, is_own).unwrap_or_else(|| refused(key, range))
+    };
     // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
     let served = matches!(found, Lookup::Frontend(_) | Lookup::HostPort(_));
     if served && key.addr.is_any() && !is_node_netns(netns()) { Lookup::NotOurs } else { found }
@@ -63,30 +69,41 @@ pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
 /// destination, `is_own` whether that is this node's.
 #[inline(always)]
 pub(crate) fn lookup_packet(key: &FrontendKey, has_node_ports: bool, is_own: bool) -> Lookup {
-    if key.addr.is_any() { Lookup::NotOurs } else { find(key, |_| has_node_ports, || is_own) }
-}
-
-#[inline(always)]
-fn find(key: &FrontendKey, has_node_ports: impl Fn(&Settings) -> bool, is_own: impl Fn() -> bool) -> Lookup {
+    let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
+    if key.addr.is_any() {
+        return Lookup::NotOurs;
+    }
     if let Some(frontend) = get(key) {
         return Lookup::Frontend(frontend);
     }
-    let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
+    by_port(key, settings, || has_node_ports, || is_own)
+        .unwrap_or_else(|| refused(key, service_cidr(key.addr, settings.service_cidrs)))
+}
+
+/// What is served at addresses of nodes by a port alone.
+#[inline(always)]
+fn by_port(
+    key: &FrontendKey,
+    settings: &Settings,
+    has_node_ports: impl Fn() -> bool,
+    is_own: impl Fn() -> bool,
+) -> Option<Lookup> {
     let port = key.port.get();
     if port >= settings.node_port_min
         && port <= settings.node_port_max
-        && has_node_ports(settings)
+        && has_node_ports()
         && let Some(frontend) = get(&FrontendKey::new(key.addr.any(), key.port, key.proto))
     {
-        return Lookup::Frontend(frontend);
+        return Some(Lookup::Frontend(frontend));
     }
-    if HOST_PORT_MARKS.get(u32::from(port)).is_some_and(|mark| *mark != 0)
-        && is_own()
-        && let Some(backend) = host_port(key)
-    {
-        return Lookup::HostPort(backend);
-    }
-    match service_cidr(key.addr, settings.service_cidrs) {
+    let marked = HOST_PORT_MARKS.get(u32::from(port)).is_some_and(|mark| *mark != 0);
+    if marked && is_own() { host_port(key).map(Lookup::HostPort) } else { None }
+}
+
+/// What is at an address where nothing is served; `range`: the flags of the range of Services that holds it.
+#[inline(always)]
+fn refused(key: &FrontendKey, range: u32) -> Lookup {
+    match range {
         0 => Lookup::NotOurs,
         _ if get(&FrontendKey::address(key.addr)).is_some() => Lookup::Refused(Outcome::UnknownPort),
         flags if flags & ServiceCidr::ALLOCATED != 0 => Lookup::Refused(Outcome::UnallocatedAddress),

@@ -40,6 +40,9 @@ pub struct SettingsFlags;
 impl SettingsFlags {
     /// Some Service has an address of this node as a load balancer's: what is served there cannot be told from the port.
     pub const SERVED_AT_NODE: u32 = 1;
+    /// All frontends but nodePorts are in a range of `SERVICE_CIDRS`: nobody has an external IP or a load balancer's. An
+    /// address outside of the ranges is then no Service, without a look at `FRONTENDS`.
+    pub const CLUSTER_IPS_ONLY: u32 = 1 << 1;
 }
 
 /// A range of Service addresses; an element of the `SERVICE_CIDRS` array.

@@ -12,6 +12,9 @@ use crate::state::Problem;
 
 const SLOTS: usize = SERVICE_CIDR_SLOTS as usize;
 
+/// The reason of the problem that some ranges have no slot.
+pub(crate) const RANGES_FULL: &str = "ServiceCidrsFull";
+
 /// The content of `SERVICE_CIDRS`.
 pub(crate) type Slots = [ServiceCidr; SLOTS];
 
@@ -81,7 +84,7 @@ pub(crate) fn assign(current: &Slots, allocated: &BTreeSet<Prefix>, extra: &[Pre
 pub(crate) fn full(missing: usize) -> Problem {
     Problem {
         subject: "ServiceCIDRs".into(),
-        reason: "ServiceCidrsFull",
+        reason: RANGES_FULL,
         message: format!(
             "{missing} ranges are too many (limit {SLOTS}): their Services work, but what no Service has there is not \
              refused; merge ranges"

@@ -36,6 +36,8 @@ pub(crate) struct PortId {
 #[derive(Debug)]
 pub(crate) struct Mirror {
     pub(crate) frontends: BTreeMap<FrontendKey, Programmed>,
+    /// How many of them are at addresses that no range of Services has.
+    foreign: usize,
     /// By the id of their Service port.
     source_ranges: BTreeSet<SourceRange>,
     blocks: Blocks,
@@ -64,6 +66,11 @@ impl Mirror {
         Usage { frontends, backends: self.blocks.used(), services: self.ids.used() }
     }
 
+    /// Whether all frontends but nodePorts are cluster IPs.
+    pub(crate) fn has_cluster_ips_only(&self) -> bool {
+        self.foreign == 0
+    }
+
     /// A mirror of a kernel in this state; `before`: what was in use or in quarantine before it was read again.
     pub(crate) fn adopt(observed: &Observed, limits: Limits, before: Option<&Self>) -> Self {
         let (touched, next) = before.map_or((0, 0), |mirror| (mirror.blocks.touched(), mirror.ids.next()));
@@ -75,6 +82,7 @@ impl Mirror {
         };
         Self {
             frontends: observed.frontends.iter().map(programmed).collect(),
+            foreign: observed.frontends.values().filter(|frontend| is_foreign(frontend)).count(),
             source_ranges: observed.source_ranges.iter().map(|key| (key.service, *key)).collect(),
             blocks: Blocks::adopt(limits.backends, observed, touched),
             ids: Ids::new(limits.services, &used, next),
@@ -205,7 +213,9 @@ impl Mirror {
             if before.as_ref().is_none_or(|before| before.frontend != frontend) {
                 batch.frontends.push((key, frontend));
             }
+            self.foreign += usize::from(is_foreign(&frontend));
             if let Some(before) = before {
+                self.foreign -= usize::from(is_foreign(&before.frontend));
                 self.release_sets(&before.frontend);
             }
         }
@@ -215,6 +225,7 @@ impl Mirror {
     /// Removes a frontend.
     pub(crate) fn delete(&mut self, key: FrontendKey, batch: &mut Batch) {
         if let Some(programmed) = self.frontends.remove(&key) {
+            self.foreign -= usize::from(is_foreign(&programmed.frontend));
             self.release_sets(&programmed.frontend);
             batch.gone_frontends.push(key);
         }
@@ -293,6 +304,10 @@ impl Mirror {
     pub(crate) fn next_turn(&self, now_ms: u64) -> Option<u64> {
         [self.blocks.next_turn(now_ms), self.ids.next_turn(now_ms)].into_iter().flatten().min()
     }
+}
+
+fn is_foreign(frontend: &Frontend) -> bool {
+    frontend.flags & (FrontendFlags::EXTERNAL_IP | FrontendFlags::LOAD_BALANCER) != 0
 }
 
 fn number(service: &Service, index: usize) -> (u16, Proto) {

@@ -11,7 +11,7 @@ use super::mirror::Mirror;
 use crate::address::{Family, Prefix};
 use crate::diff::Batch;
 use crate::model::{Dirty, Model};
-use crate::plan::ranges::{self, Slots};
+use crate::plan::ranges::{self, RANGES_FULL, Slots};
 use crate::routes;
 use crate::state::{Observed, Problem, RouteTarget};
 
@@ -122,7 +122,7 @@ impl Surroundings {
     fn service_cidrs(&mut self, batch: &mut Batch) {
         let extra = ranges::extra(&self.outliers);
         let (slots, missing) = ranges::assign(&self.slots, &self.allocated, &extra);
-        self.range_problems.retain(|problem| problem.reason != "ServiceCidrsFull");
+        self.range_problems.retain(|problem| problem.reason != RANGES_FULL);
         if missing > 0 {
             self.range_problems.push(ranges::full(missing));
         }
@@ -138,10 +138,20 @@ impl Surroundings {
         let (node_port_min, node_port_max) = node_ports(mirror).unwrap_or((1, 0));
         let used = self.slots.iter().rposition(|slot| *slot != ServiceCidr::EMPTY).map_or(0, |last| last + 1);
         let service_cidrs = u32::try_from(used).expect("there are 16 slots");
-        let flags = if served_at_node(model, mirror) { SettingsFlags::SERVED_AT_NODE } else { 0 };
+        let mut flags = 0;
+        if served_at_node(model, mirror) {
+            flags |= SettingsFlags::SERVED_AT_NODE;
+        }
+        let ranges_full = self.range_problems.iter().any(|problem| problem.reason == RANGES_FULL);
+        if mirror.has_cluster_ips_only() && !ranges_full {
+            flags |= SettingsFlags::CLUSTER_IPS_ONLY;
+        }
         let node_netns = self.facts.node_netns;
         let after = Settings { node_netns, service_cidrs, node_port_min, node_port_max, flags, pad: 0 };
-        let wide = widened(&self.settings, after);
+        let mut wide = widened(&self.settings, after);
+        if !batch.service_cidrs.is_empty() {
+            wide.flags &= !SettingsFlags::CLUSTER_IPS_ONLY;
+        }
         batch.wide_settings = (wide != self.settings).then_some(wide);
         batch.settings = (after != wide).then_some(after);
         self.settings = after;
@@ -194,6 +204,7 @@ fn widened(before: &Settings, after: Settings) -> Settings {
         (None, None) => (after.node_port_min, after.node_port_max),
     };
     let service_cidrs = before.service_cidrs.max(after.service_cidrs);
-    let flags = before.flags | after.flags;
+    let flags = ((before.flags | after.flags) & SettingsFlags::SERVED_AT_NODE)
+        | (before.flags & after.flags & SettingsFlags::CLUSTER_IPS_ONLY);
     Settings { service_cidrs, node_port_min, node_port_max, flags, ..after }
 }

@@ -47,10 +47,17 @@ fn sequence(ops: &[Op]) -> Vec<String> {
 
 #[test]
 fn the_range_of_node_ports_is_exact_and_never_too_small() {
-    let mut cluster = Cluster::of([]);
+    let mut cluster = Cluster::of([service_cidr("all", "10.96.0.0/12").into()]);
     assert_eq!(
         cluster.kernel.observed().settings,
-        Settings { node_netns: 1, service_cidrs: 0, node_port_min: 1, node_port_max: 0, flags: 0, pad: 0 }
+        Settings {
+            node_netns: 1,
+            service_cidrs: 1,
+            node_port_min: 1,
+            node_port_max: 0,
+            flags: SettingsFlags::CLUSTER_IPS_ONLY,
+            pad: 0
+        }
     );
     let apply = |name, last, node_port| apply(with_node_port(name, last, node_port));
     assert_eq!(sequence(&cluster.handle([apply("a", 1, 30100)])), ["30100-30100", "+"]);
@@ -139,7 +146,7 @@ fn routes_that_are_not_ours_to_keep_are_left_alone() {
 fn programs_are_told_before_a_service_is_served_at_the_nodes_own_address() {
     let mut cluster =
         Cluster::of([Object::from(node(OWN, "192.168.0.1", "")), node("node-b", "192.168.0.2", "").into()]);
-    let flags = |cluster: &Cluster| cluster.kernel.observed().settings.flags;
+    let flags = |cluster: &Cluster| cluster.kernel.observed().settings.flags & SettingsFlags::SERVED_AT_NODE;
     let mut balanced = service("shop", "cart", "10.96.0.1");
     balanced.load_balancer_ips = ips("192.168.0.2");
     cluster.handle([apply(balanced.clone())]);
@@ -153,4 +160,25 @@ fn programs_are_told_before_a_service_is_served_at_the_nodes_own_address() {
     assert!(told < served, "{ops:?}");
     cluster.handle([delete(Kind::Service, "shop", "cart")]);
     assert_eq!(flags(&cluster), 0);
+}
+
+/// Frontends must be looked up unless each but nodePorts is in a range of Services, in every state between two writes.
+#[test]
+fn programs_are_told_when_the_ranges_of_services_say_everything() {
+    let mut cluster = Cluster::of([]);
+    let only = |settings: &Settings| settings.flags & SettingsFlags::CLUSTER_IPS_ONLY != 0;
+    assert!(only(&cluster.kernel.observed().settings));
+    let ops = cluster.handle([apply(service("shop", "cart", "10.96.0.1"))]);
+    let settings = |ops: &[Op]| -> Vec<bool> {
+        let of = |op: &Op| if let Op::PutSettings(settings) = op { Some(only(settings)) } else { None };
+        ops.iter().filter_map(of).collect()
+    };
+    assert_eq!(settings(&ops), [false, true], "a range comes, and not before its Services: {ops:?}");
+    let balanced = Service { load_balancer_ips: ips("192.0.2.7"), ..service("shop", "cart", "10.96.0.1") };
+    let ops = cluster.handle([apply(balanced)]);
+    assert_eq!(settings(&ops), [false], "{ops:?}");
+    assert!(matches!(ops[0], Op::PutSettings(_)), "{ops:?}");
+    let ops = cluster.handle([apply(service("shop", "cart", "10.96.0.1"))]);
+    assert_eq!(settings(&ops), [true]);
+    assert!(matches!(ops.last(), Some(Op::PutSettings(_))), "{ops:?}");
 }
