@@ -4,12 +4,14 @@ use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_redir_neigh,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
-use portolan_abi::{Addr, ClusterCidr, Network, NetworkFlags, Outcome};
+use portolan_abi::{Addr, ClusterCidr, FlowKey, Network, NetworkFlags, Outcome};
 
 use crate::counters::count;
+use crate::flow;
 use crate::frame::Frame;
 use crate::network::Pod;
 use crate::packet::Packet;
+use crate::transport::Transport;
 use crate::verdict::Verdict;
 
 const AF_INET: u8 = 2;
@@ -67,12 +69,30 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network) -> 
     if !is_simple(frame, packet, network) {
         return Verdict::STACK;
     }
-    by_route(frame, packet, packet.src, packet.dst).or(Verdict::STACK)
+    by_route(frame, packet, packet.src, packet.dst, None).or(Verdict::STACK)
 }
 
-/// To where the kernel's routes lead; undecided when they lead nowhere, or here.
+/// Where a flow's packets went last, or else to where the routes lead; undecided when they lead nowhere, or here.
+#[inline(always)]
+pub(crate) fn by_flow(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Verdict {
+    if transport.hop == 0 || packet.ttl <= 1 {
+        return by_route(frame, packet, transport.to.src, transport.to.dst, Some(&transport.key));
+    }
+    packet.decrement_ttl(frame);
+    frame.forget_origin();
+    count(Outcome::Forwarded as u32);
+    neighbour(transport.via, transport.hop)
+}
+
+/// To where the kernel's routes lead, which the flow of this key then remembers; undecided when they lead nowhere, or here.
 #[inline(never)]
-pub(crate) fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr) -> Verdict {
+fn by_route(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    src: Addr,
+    dst: Addr,
+    flow: Option<&FlowKey>,
+) -> Verdict {
     if packet.ttl <= 1 {
         return Verdict::UNDECIDED;
     }
@@ -107,6 +127,9 @@ pub(crate) fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr)
             Addr::from_words(question.__bindgen_anon_4.ipv6_dst)
         }
     };
+    if let Some(key) = flow {
+        flow::set_hop(key, via, question.ifindex);
+    }
     count(Outcome::Forwarded as u32);
     neighbour(via, question.ifindex)
 }

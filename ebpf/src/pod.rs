@@ -83,8 +83,8 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
             source.set_translated();
             translate::begin(frame, packet, transport, network)
         }
-        // Out of the cluster; the program of the uplink masquerades.
-        Verdict::STACK if node.is_none() && packet.is_routable() => forward::outside(frame, packet, network),
+        // Out of the cluster, where the program of the uplink masquerades, or to another node.
+        Verdict::STACK if !is_at_home && packet.is_routable() => forward::outside(frame, packet, network),
         _ if packet.is_router_message(frame) => Verdict::drop(Outcome::RouterMessage),
         verdict => refuse::refuse(frame, packet, transport, verdict),
     }

@@ -36,6 +36,7 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
     }
     let seal = flow.seal;
     transport.to = flow.translated(transport.key.proto);
+    (transport.via, transport.hop) = (flow.via, flow.hop);
     seal == flow::seal(&transport.key, &transport.to)
 }
 
@@ -195,7 +196,7 @@ fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Net
     if network::is_own(&to.dst) {
         return Verdict::STACK;
     }
-    let verdict = forward::by_route(frame, packet, to.src, to.dst);
+    let verdict = forward::by_flow(frame, packet, transport);
     frame.mark_done();
     // The stack takes no packet from outside with an address of its own (net/ipv4/fib_frontend.c, `fib_validate_source`).
     verdict.or(if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK })

@@ -58,6 +58,9 @@ pub(crate) struct Transport {
     pub(crate) slot: u32,
     /// Answers to its sender come by here, whatever its source address is.
     pub(crate) is_near: bool,
+    /// The flow's next hop and the interface that leads there; 0: the routes are to be asked.
+    pub(crate) via: Addr,
+    pub(crate) hop: u32,
     /// A fragment that is not the first one: it has neither ports nor a checksum.
     pub(crate) is_headless: bool,
     /// Of an ICMP error, where the packet begins that it tells of, from the beginning of the frame; otherwise 0. `key` is
@@ -143,6 +146,7 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
     transport.state = FlowState::SEEN;
     transport.is_first = true;
     transport.service = 0;
+    transport.hop = 0;
     transport.quoted = 0;
     transport.offset = offset;
     transport.is_headless = fragment.part == Part::Later;

@@ -97,9 +97,13 @@ pub struct Flow {
     pub flags: u16,
     /// See [`Flow::seal_for`].
     pub seal: u32,
+    /// The next hop of the packets, as the kernel's routes had it in the tick of `seen`.
+    pub via: Addr,
+    /// The interface that leads there; 0: not known.
+    pub hop: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 56);
+const _: () = assert!(size_of::<Flow>() == 76);
 
 impl Flow {
     /// log2 of the nanoseconds of a tick: 1.07 seconds, a shift instead of a division.
