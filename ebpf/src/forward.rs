@@ -86,13 +86,7 @@ pub(crate) fn by_flow(frame: &Frame<'_>, packet: &Packet, transport: &Transport)
 
 /// To where the kernel's routes lead, which the flow of this key then remembers; undecided when they lead nowhere, or here.
 #[inline(never)]
-fn by_route(
-    frame: &Frame<'_>,
-    packet: &Packet,
-    src: Addr,
-    dst: Addr,
-    flow: Option<&FlowKey>,
-) -> Verdict {
+fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Option<&FlowKey>) -> Verdict {
     if packet.ttl <= 1 {
         return Verdict::UNDECIDED;
     }

@@ -25,6 +25,9 @@ const TCP: Port = Port { name: "web", protocol: "TCP", port: 80, target: 7788 };
 const UDP: Port = Port { name: "dns", protocol: "UDP", port: 80, target: 7788 };
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 
+/// What the guest's kernel needs for veths, and for programs of packets before tcx.
+const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -125,7 +128,7 @@ impl Guest<'_> {
         manifests::write_all(&manifests, &fixed, (0..self.services).map(|number| self.service(number)))?;
 
         let init = self.programs.join("portolan-guest");
-        let mut image = Image::of_guest(&folder.join("initrd"), self.kernel, &["veth"], &init)?;
+        let mut image = Image::of_guest(&folder.join("initrd"), self.kernel, &MODULES, &init)?;
         image.copy(&workspace::dist().join("portolan"), "/bin/portolan")?;
         for entry in std::fs::read_dir(&manifests)? {
             let entry = entry?;
