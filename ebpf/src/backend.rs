@@ -6,13 +6,18 @@ use core::ffi::c_long;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, LruHashMap};
-use portolan_abi::{Addr, Affinity, AffinityKey, Backend, FlowKey, Frontend, Port, Set, packet_hash};
+use portolan_abi::{
+    Addr, Affinity, AffinityKey, Backend, FlowKey, Frontend, Port, Set, Table, TableRow, packet_hash,
+};
 
 use crate::repeat::{GO_ON, STOP, repeat};
 
-/// The daemon sets the sizes of this and the following map.
+/// The daemon sets the sizes of this and the following maps.
 #[map]
 static BACKENDS: Array<Backend> = Array::with_max_entries(1, 0);
+
+#[map]
+static MAGLEV: Array<TableRow> = Array::with_max_entries(1, 0);
 
 #[map]
 static AFFINITY: LruHashMap<AffinityKey, Affinity> = LruHashMap::with_max_entries(65536, 0);
@@ -91,10 +96,21 @@ fn sticky(frontend: &Frontend, set: Set, key: &AffinityKey) -> Option<Backend> {
 }
 
 /// Chooses a backend for a packet by a hash of its flow, or of its client alone where clients stick: nodes with the same
-/// set choose alike.
+/// set choose alike. With a table, a set that changes moves few of the others.
 #[inline(always)]
 pub(crate) fn choose_by_hash(frontend: &Frontend, set: Set, key: &FlowKey) -> Option<Backend> {
-    scaled(set, packet_hash(key, frontend.affinity_seconds != 0))
+    let number = packet_hash(key, frontend.affinity_seconds != 0);
+    if frontend.table.size != 0 && set.base == frontend.outside.base {
+        return BACKENDS.get(set.base + by_table(frontend.table, number)?).copied();
+    }
+    scaled(set, number)
+}
+
+/// Which backend of its set the table has for the number.
+#[inline(always)]
+fn by_table(table: Table, number: u32) -> Option<u32> {
+    let (row, place) = table.slot(number);
+    MAGLEV.get(row)?.slots.get(place).map(|index| u32::from(*index))
 }
 
 #[inline(always)]

@@ -187,6 +187,7 @@ impl Config {
                 services: args.max_services,
                 frontends: args.max_frontends,
                 backends: args.max_backends,
+                table_rows: args.max_table_rows,
                 node_addrs: capacity::NODE_ADDRS,
                 source_ranges: capacity::SOURCE_RANGES,
                 uplinks: capacity::UPLINKS,

@@ -141,6 +141,7 @@ impl Dataplane {
                 (
                     Op::PutService(..)
                     | Op::PutBackends(..)
+                    | Op::PutTable(..)
                     | Op::PutFrontend(..)
                     | Op::DeleteFrontend(_)
                     | Op::DeleteService(_)

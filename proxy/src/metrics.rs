@@ -233,7 +233,7 @@ impl Metrics {
         self.livez.get_or_create(&ByCode { code }).inc();
     }
 
-    /// How full a map is: `frontends`, `backends`, `services`, `pods`.
+    /// How full a map is: `frontends`, `backends`, `table_rows`, `services`, `pods`.
     pub fn set_usage(&self, map: &'static str, usage: Usage) {
         self.entries.get_or_create(&ByMap { map }).set(i64::from(usage.used));
         self.capacity.get_or_create(&ByMap { map }).set(i64::from(usage.max));

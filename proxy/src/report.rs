@@ -45,6 +45,8 @@ pub struct Report {
     pub frontends: Usage,
     /// Elements of `BACKENDS`.
     pub backends: Usage,
+    /// Elements of `MAGLEV`.
+    pub table_rows: Usage,
     /// Service ids.
     pub services: Usage,
 }

@@ -20,6 +20,7 @@ use portolan_core::state::Limits;
 const LIMITS: Limits = Limits {
     frontends: 1024,
     backends: 1024,
+    table_rows: 1024,
     services: 256,
     node_addrs: 64,
     source_ranges: 64,

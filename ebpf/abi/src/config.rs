@@ -88,6 +88,8 @@ pub enum MapName {
     Frontends,
     /// Array: index → [`Backend`](crate::Backend).
     Backends,
+    /// Array: index → [`TableRow`](crate::TableRow).
+    Maglev,
     /// Hash: [`Addr`] of a node → `u32`, [`NodeAddrFlags`](crate::NodeAddrFlags).
     NodeAddrs,
     /// Array of [`SERVICE_CIDR_SLOTS`] × [`ServiceCidr`].
@@ -140,6 +142,7 @@ impl MapName {
         match self {
             Self::Frontends => "FRONTENDS",
             Self::Backends => "BACKENDS",
+            Self::Maglev => "MAGLEV",
             Self::NodeAddrs => "NODE_ADDRS",
             Self::ServiceCidrs => "SERVICE_CIDRS",
             Self::Settings => "SETTINGS",

@@ -51,15 +51,15 @@ impl FlowKey {
 }
 
 /// The number by which a packet's backend is chosen: a hash of its flow, or of its client alone (`by_client`) where clients
-/// stick. It depends on nothing but the packet, so that nodes with the same set choose alike.
+/// stick. It depends on nothing but the packet, so that nodes with the same set choose alike; and not on the address that
+/// is asked, so that it does not matter which of the nodes a nodePort is asked at.
 #[inline(always)]
 pub const fn packet_hash(key: &FlowKey, by_client: bool) -> u32 {
     let client = key.src.words();
     let mut hash = client[0] ^ client[1].rotate_left(8) ^ client[2].rotate_left(16) ^ client[3];
     if !by_client {
-        let to = key.dst.words()[3];
         let ports = ((key.src_port.raw() as u32) << 16) | key.dst_port.raw() as u32;
-        hash = mixed(hash) ^ mixed(ports ^ to.rotate_left(3));
+        hash = mixed(hash) ^ mixed(ports);
     }
     mixed(hash)
 }

@@ -29,6 +29,7 @@ mod network;
 mod outcome;
 mod pod;
 mod service;
+mod table;
 
 pub use addr::{Addr, Port, Proto};
 pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCidr, Settings, SettingsFlags};
@@ -40,3 +41,4 @@ pub use service::{
     Affinity, AffinityKey, Backend, Frontend, FrontendFlags, FrontendKey, Peer, ServiceInfo, Set,
     SourceRangeKey, UDP_PEERS, UdpPeer, UdpPeers,
 };
+pub use table::{ROW_SLOTS, Table, TableRow};

@@ -1,6 +1,6 @@
 //! Services: frontends, backends, affinity, and what sockets remember.
 
-use crate::{Addr, Port, Proto};
+use crate::{Addr, Port, Proto, Table};
 
 /// What a program may connect to; the key of `FRONTENDS`.
 #[repr(C)]
@@ -57,6 +57,8 @@ pub struct Frontend {
     pub inside: Set,
     /// The backends for packets from outside.
     pub outside: Set,
+    /// By which packets choose among `outside`. Without a table their hash is scaled to the set.
+    pub table: Table,
     /// The id of the Service port: key of `SERVICES`, index of `SERVICE_COUNTERS`; 0 for a whole address.
     pub service: u32,
     /// How long ClientIP affinity lasts, in seconds; 0: no affinity.
@@ -67,7 +69,7 @@ pub struct Frontend {
     pub seal: u32,
 }
 
-const _: () = assert!(size_of::<Frontend>() == 32);
+const _: () = assert!(size_of::<Frontend>() == 40);
 
 impl Frontend {
     /// The value as it is written for `key`.
@@ -93,9 +95,10 @@ impl Frontend {
         let keyed = a ^ b.rotate_left(1) ^ c.rotate_left(2) ^ d.rotate_left(3) ^ port.rotate_left(5);
         let inside = self.inside.base.rotate_left(7) ^ self.inside.count.rotate_left(11);
         let outside = self.outside.base.rotate_left(13) ^ self.outside.count.rotate_left(17);
+        let table = self.table.base.rotate_left(9) ^ self.table.size.rotate_left(21);
         let rest =
             self.service.rotate_left(19) ^ self.affinity_seconds.rotate_left(23) ^ self.flags.rotate_left(29);
-        !(keyed ^ inside ^ outside ^ rest)
+        !(keyed ^ inside ^ outside ^ table ^ rest)
     }
 }
 

@@ -1,20 +1,24 @@
-//! Where in `BACKENDS` each set of backends is.
+//! Where in `BACKENDS` each set of backends is, and where in `MAGLEV` the tables of some.
+
+mod observed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use observed::block;
 use portolan_abi::Set;
 
 use crate::plan::Backends;
 use crate::quarantine::Quarantine;
-use crate::state::Observed;
 
-/// Gives out contiguous blocks. A block is written once and never changed: who needs other backends takes another
+/// Gives out contiguous blocks of a map's elements, each for a set of backends. A block is written once and never changed: who needs other backends takes another
 /// block. Sets with the same backends share one. A block that nothing points to any more is not written again while a
 /// program may still read it.
 #[derive(Debug)]
 pub(crate) struct Blocks {
     limit: u32,
+    /// How many elements it takes for so many backends; 0: no block is needed.
+    elements: fn(usize) -> u32,
     /// By base.
     blocks: BTreeMap<u32, Block>,
     by_content: BTreeMap<Backends, u32>,
@@ -43,11 +47,19 @@ pub(crate) struct Taken {
 }
 
 impl Blocks {
-    /// Takes over what the frontends of a kernel point to. Gaps, up to `touched`, may have been given up a moment
-    /// ago. A set that is not whole, or overlaps another, is known to be in use but never shared.
-    pub(crate) fn adopt(limit: u32, observed: &Observed, touched: u32) -> Self {
+    /// Takes over the blocks that a kernel's frontends point to, with what each is known to hold. Gaps, up to `touched`,
+    /// may have been given up a moment ago. A block that is not whole, or overlaps another, is known to be in use but
+    /// never shared.
+    fn adopt(
+        limit: u32,
+        elements: fn(usize) -> u32,
+        used: impl Iterator<Item = Set>,
+        content: impl Fn(Set) -> Option<Backends>,
+        touched: u32,
+    ) -> Self {
         let mut blocks = Self {
             limit,
+            elements,
             blocks: BTreeMap::new(),
             by_content: BTreeMap::new(),
             free: BTreeMap::new(),
@@ -56,13 +68,11 @@ impl Blocks {
             touched: 0,
         };
         let mut uses: BTreeMap<Set, u32> = BTreeMap::new();
-        for frontend in observed.frontends.values() {
-            for set in [frontend.inside, frontend.outside].into_iter().filter(|set| set.count > 0) {
-                *uses.entry(set).or_default() += 1;
-            }
+        for set in used.filter(|set| set.count > 0) {
+            *uses.entry(set).or_default() += 1;
         }
         for (set, uses) in uses {
-            blocks.adopt_set(set, uses, observed);
+            blocks.adopt_set(set, uses, &content);
         }
         if blocks.touched < touched.min(limit) {
             blocks.returned.put(Set { base: blocks.touched, count: touched.min(limit) - blocks.touched });
@@ -75,17 +85,15 @@ impl Blocks {
     }
 
     /// Sets come in the order of their bases.
-    fn adopt_set(&mut self, set: Set, uses: u32, observed: &Observed) {
+    fn adopt_set(&mut self, set: Set, uses: u32, content: impl Fn(Set) -> Option<Backends>) {
         let end = set.base.saturating_add(set.count).min(self.limit);
         if set.base > self.touched {
             let gap = set.base.min(self.limit).saturating_sub(self.touched);
             self.returned.put(Set { base: self.touched, count: gap });
         }
-        let content: Option<Backends> = (set.base >= self.touched && end - set.base.min(end) == set.count)
-            .then(|| (set.base..end).map(|index| observed.backends.get(&index).copied()).collect())
-            .flatten();
+        let fits = set.base >= self.touched && end - set.base.min(end) == set.count;
         self.touched = self.touched.max(end);
-        if let Some(content) = content {
+        if let Some(content) = fits.then(|| content(set)).flatten() {
             self.by_content.entry(Arc::clone(&content)).or_insert(set.base);
             self.blocks.insert(set.base, Block { content, uses });
             self.used += set.count;
@@ -97,6 +105,11 @@ impl Blocks {
         self.used
     }
 
+    /// How many elements no frontend points to; some of them may have to wait.
+    pub(crate) fn room(&self) -> u32 {
+        self.limit - self.used
+    }
+
     /// Nothing above this index was ever given out.
     pub(crate) fn touched(&self) -> u32 {
         self.touched
@@ -104,7 +117,7 @@ impl Blocks {
 
     /// A block with this content, for one more set; `None`: there is no room for it.
     pub(crate) fn take(&mut self, content: &Backends) -> Option<Taken> {
-        let count = u32::try_from(content.len()).ok()?;
+        let count = (self.elements)(content.len());
         if count == 0 {
             return Some(Taken { set: Set::default(), new: false });
         }
@@ -131,7 +144,7 @@ impl Blocks {
         self.blocks
             .get(&set.base)
             .map(|block| &block.content)
-            .filter(|content| content.len() == set.count as usize)
+            .filter(|content| (self.elements)(content.len()) == set.count)
     }
 
     /// One set fewer points to a block that the kernel has seen.
@@ -150,8 +163,9 @@ impl Blocks {
 
     /// Says whether it was the last one.
     fn forget(&mut self, set: Set) -> bool {
+        let elements = self.elements;
         let Some(block) =
-            self.blocks.get_mut(&set.base).filter(|block| block.content.len() == set.count as usize)
+            self.blocks.get_mut(&set.base).filter(|block| elements(block.content.len()) == set.count)
         else {
             return false;
         };

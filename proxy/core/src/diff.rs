@@ -1,5 +1,7 @@
 //! The order of writes.
 
+use std::sync::Arc;
+
 use ipnetwork::IpNetwork;
 use portolan_abi::{
     Addr, Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, Network, ServiceCidr, ServiceInfo, Settings,
@@ -13,7 +15,7 @@ use crate::state::{Op, RouteTarget};
 ///
 /// 1. the settings, widened to what is there and what will be: no nodePort is ever outside of them,
 /// 2. node addresses and uplinks that are new, ranges inside the cluster, and only then what has packets forwarded,
-/// 3. names of Service ports, who may use them, backends, then the frontends that use all three,
+/// 3. names of Service ports, who may use them, backends and their tables, then the frontends that use all of them,
 /// 4. frontends that are gone, then sources and Service ports that no frontend carries any more,
 /// 5. Service ranges: only now is an address that no Service has refused,
 /// 6. ranges inside the cluster, uplinks and node addresses that are gone, then the settings, narrowed,
@@ -28,6 +30,7 @@ pub(crate) struct Batch {
     pub(crate) services: Vec<(u32, Box<ServiceInfo>)>,
     pub(crate) source_ranges: Vec<SourceRangeKey>,
     pub(crate) backends: Vec<(u32, Vec<Backend>)>,
+    pub(crate) tables: Vec<(u32, Arc<[Backend]>)>,
     pub(crate) frontends: Vec<(FrontendKey, Frontend)>,
     pub(crate) gone_frontends: Vec<FrontendKey>,
     pub(crate) gone_source_ranges: Vec<SourceRangeKey>,
@@ -52,6 +55,7 @@ impl Batch {
         ops.extend(self.services.into_iter().map(|(id, info)| Op::PutService(id, info)));
         ops.extend(self.source_ranges.into_iter().map(Op::PutSourceRange));
         ops.extend(self.backends.into_iter().map(|(base, backends)| Op::PutBackends(base, backends)));
+        ops.extend(self.tables.into_iter().map(|(base, backends)| Op::PutTable(base, backends)));
         ops.extend(self.frontends.into_iter().map(|(key, frontend)| Op::PutFrontend(key, frontend)));
         ops.extend(self.gone_frontends.into_iter().map(Op::DeleteFrontend));
         ops.extend(self.gone_source_ranges.into_iter().map(Op::DeleteSourceRange));

@@ -64,6 +64,9 @@ impl Dump<'_> {
         for (_, name) in DENIALS.iter().filter(|(flag, _)| frontend.flags & flag != 0) {
             write!(f, " {name}")?;
         }
+        if frontend.table.size != 0 {
+            write!(f, " table {}", frontend.table.size)?;
+        }
         let inside = self.set(frontend.inside, frontend.flags & FrontendFlags::REFUSE_INSIDE != 0);
         let outside = self.set(frontend.outside, frontend.flags & FrontendFlags::REFUSE_OUTSIDE != 0);
         if inside == outside {

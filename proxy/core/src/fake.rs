@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use portolan_abi::{
-    CidrKey, ClusterCidr, Frontend, FrontendKey, Network, NetworkFlags, ServiceCidr, Set, Uplink,
+    Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, Network, NetworkFlags, ServiceCidr, Set, Table,
+    TableRow, Uplink,
 };
 
+use crate::maglev;
 use crate::state::{Limits, Observed, Op};
 
 /// A write that a kernel would not take, or that would break what is served.
@@ -26,9 +28,13 @@ impl std::error::Error for Violation {}
 pub struct Kernel {
     /// All backends ever written, also those that nothing points to any more.
     state: Observed,
+    /// All rows ever written; `state.tables` is made of them when it is asked for.
+    rows: BTreeMap<u32, TableRow>,
     limits: Limits,
     /// How many sets of frontends point to each block.
     sets: BTreeMap<Set, usize>,
+    /// How many frontends point to each table.
+    tables: BTreeMap<Table, usize>,
     /// How many frontends carry each id.
     carriers: BTreeMap<u32, usize>,
 }
@@ -41,7 +47,12 @@ impl Kernel {
 
     /// A kernel in this state, whatever it is.
     pub fn holding(state: Observed, limits: Limits) -> Self {
-        let mut kernel = Self { state, limits, sets: BTreeMap::new(), carriers: BTreeMap::new() };
+        let (rows, sets) = (BTreeMap::new(), BTreeMap::new());
+        let mut kernel =
+            Self { state, rows, limits, sets, tables: BTreeMap::new(), carriers: BTreeMap::new() };
+        for (set, table) in kernel.state.tables.clone() {
+            kernel.rows.extend((table.base..).zip(maglev::rows(&kernel.backends(set).unwrap_or_default())));
+        }
         let frontends: Vec<Frontend> = kernel.state.frontends.values().copied().collect();
         frontends.iter().for_each(|frontend| kernel.count(frontend, true));
         kernel
@@ -52,6 +63,8 @@ impl Kernel {
         let used: BTreeSet<u32> = self.sets.keys().flat_map(|set| set.base..set.base + set.count).collect();
         let mut observed = self.state.clone();
         observed.backends.retain(|index, _| used.contains(index));
+        let tables = observed.frontends.values().map(|frontend| (frontend.outside, frontend.table));
+        observed.tables = tables.filter(|(set, table)| self.is_whole(*set, *table)).collect();
         observed
     }
 
@@ -76,6 +89,7 @@ impl Kernel {
                 check(clear, || format!("backends {base}..{end} are in use: {below:?}"))?;
                 self.state.backends.extend((*base..).zip(backends.iter().copied()));
             }
+            Op::PutTable(base, backends) => self.put_table(*base, backends)?,
             Op::PutSourceRange(key) => {
                 check(self.state.services.contains_key(&key.service), || {
                     format!("nobody has the id in {key:?}")
@@ -129,6 +143,32 @@ impl Kernel {
         Ok(())
     }
 
+    fn put_table(&mut self, base: u32, backends: &[Backend]) -> Result<(), Violation> {
+        let end = base.saturating_add(maglev::rows_of(backends.len()));
+        check(base < end && end <= self.limits.table_rows, || format!("a table at {base} does not fit"))?;
+        let below = self.tables.keys().rev().find(|table| table.base < end);
+        let clear = below.is_none_or(|table| table.base + table.rows() <= base);
+        check(clear, || format!("rows {base}..{end} are in use: {below:?}"))?;
+        self.rows.extend((base..).zip(maglev::rows(backends)));
+        Ok(())
+    }
+
+    /// The backends of a set, if all are there.
+    fn backends(&self, set: Set) -> Option<Vec<Backend>> {
+        (set.base..set.base.saturating_add(set.count))
+            .map(|at| self.state.backends.get(&at).copied())
+            .collect()
+    }
+
+    /// Whether the table is there and that of the set.
+    fn is_whole(&self, set: Set, table: Table) -> bool {
+        let end = table.base.saturating_add(table.rows());
+        let there: Option<Vec<_>> = (table.base..end).map(|at| self.rows.get(&at).copied()).collect();
+        table.size != 0
+            && table.size == maglev::size(set.count as usize)
+            && self.backends(set).is_some_and(|backends| there == Some(maglev::rows(&backends)))
+    }
+
     fn put_uplink(&mut self, ifindex: u32, uplink: Uplink) -> Result<(), Violation> {
         self.state.uplinks.insert(ifindex, uplink);
         let fits = self.state.uplinks.len() <= self.limits.uplinks as usize;
@@ -162,6 +202,8 @@ impl Kernel {
             let whole = (0..set.count).all(|index| self.state.backends.contains_key(&(set.base + index)));
             check(whole, || format!("{key:?} points to backends that are not there: {set:?}"))?;
         }
+        let is_right = frontend.table.size == 0 || self.is_whole(frontend.outside, frontend.table);
+        check(is_right, || format!("{key:?} points to a table that is not its set's: {:?}", frontend.table))?;
         let named = frontend.service == 0 || self.state.services.contains_key(&frontend.service);
         check(named, || format!("{key:?} carries service id {} without a name", frontend.service))?;
         self.count(frontend, true);
@@ -175,6 +217,9 @@ impl Kernel {
     fn count(&mut self, frontend: &Frontend, more: bool) {
         for set in [frontend.inside, frontend.outside].into_iter().filter(|set| set.count > 0) {
             count(&mut self.sets, set, more);
+        }
+        if frontend.table.size != 0 {
+            count(&mut self.tables, frontend.table, more);
         }
         count(&mut self.carriers, frontend.service, more);
     }

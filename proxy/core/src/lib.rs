@@ -30,6 +30,7 @@ pub mod event;
 pub mod fake;
 pub mod gc;
 mod ids;
+pub mod maglev;
 pub mod model;
 pub mod names;
 pub mod network;

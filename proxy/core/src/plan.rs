@@ -31,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) affinity_seconds: u32,
     pub(crate) inside: Backends,
     pub(crate) outside: Backends,
+    /// Whether packets from outside choose by a table, where there is room for one.
+    pub(crate) tabled: bool,
 }
 
 /// The frontends of a Service, out of those that it asks for.
@@ -49,7 +51,8 @@ pub(crate) fn plan(model: &Model, service: &Service, asked: &[Asked]) -> Vec<Wan
 
 fn whole_address(key: FrontendKey) -> Wanted {
     let (inside, outside) = Default::default();
-    Wanted { key, port: None, flags: FrontendFlags::ADDRESS, affinity_seconds: 0, inside, outside }
+    let flags = FrontendFlags::ADDRESS;
+    Wanted { key, port: None, flags, affinity_seconds: 0, inside, outside, tabled: false }
 }
 
 /// Who serves a port of a Service in one family, and from whom it is withheld.
@@ -57,6 +60,7 @@ struct Serving {
     cluster: Backends,
     local: Backends,
     any: bool,
+    external: bool,
     denied: u32,
 }
 
@@ -65,10 +69,11 @@ impl Serving {
         let node = model.own_node();
         let zone = node.map_or("", |node| &*node.zone);
         let merged = endpoints::merge(model.slices(&service.name), port, family);
-        let lists = Lists::of(service, is_external(service, port, family));
+        let external = is_external(service, port, family);
+        let lists = Lists::of(service, external);
         let Choice { cluster, local, any } = endpoints::categorize(&merged, lists, zone);
         let denied = source_ranges::denied(service, node, family);
-        Self { cluster: backends(cluster), local: backends(local), any, denied }
+        Self { cluster: backends(cluster), local: backends(local), any, external, denied }
     }
 
     /// Clients on this node get the endpoints of the cluster at every frontend but the cluster IPs, whatever the
@@ -92,7 +97,10 @@ impl Serving {
             flags |= self.denied;
         }
         let affinity_seconds = service.affinity_seconds.unwrap_or(0);
-        Wanted { key: asked.key, port: asked.port, flags, affinity_seconds, inside, outside }
+        // Clients outside seldom ask a cluster IP: it has a table only where that is the one of the others.
+        let shares = asked.role != Role::ClusterIp || service.internal_policy == service.external_policy;
+        let tabled = self.external && shares;
+        Wanted { key: asked.key, port: asked.port, flags, affinity_seconds, inside, outside, tabled }
     }
 }
 

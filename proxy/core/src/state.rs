@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 use portolan_abi::{
-    Addr, Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, Network, ServiceCidr, ServiceInfo, Settings,
-    SourceRangeKey, Uplink,
+    Addr, Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, Network, ServiceCidr, ServiceInfo, Set,
+    Settings, SourceRangeKey, Table, Uplink,
 };
 
 /// What the kernel holds, read at start and after a failure.
@@ -18,6 +19,9 @@ pub struct Observed {
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// The elements of `BACKENDS` that a frontend points to, by index.
     pub backends: BTreeMap<u32, Backend>,
+    /// The sets of frontends with a table in `MAGLEV` that is whole: just what [`maglev::rows`](crate::maglev::rows)
+    /// makes of the backends.
+    pub tables: BTreeSet<(Set, Table)>,
     /// `SOURCE_RANGES`.
     pub source_ranges: BTreeSet<SourceRangeKey>,
     /// `NODE_ADDRS`, with their [`NodeAddrFlags`](portolan_abi::NodeAddrFlags).
@@ -53,6 +57,9 @@ pub enum Op {
     PutService(u32, Box<ServiceInfo>),
     /// Writes a block of backends, to which nothing points, from this index on.
     PutBackends(u32, Vec<Backend>),
+    /// Writes the table of these backends, to which nothing points, from this row on: it is
+    /// [`maglev::rows`](crate::maglev::rows).
+    PutTable(u32, Arc<[Backend]>),
     /// Admits a range of sources to a Service port. Comes before the frontend that is limited to it.
     PutSourceRange(SourceRangeKey),
     /// Ends that.
@@ -96,6 +103,8 @@ pub struct Limits {
     pub frontends: u32,
     /// Elements of `BACKENDS`.
     pub backends: u32,
+    /// Elements of `MAGLEV`.
+    pub table_rows: u32,
     /// Elements of `SERVICE_COUNTERS`; service ids are below it and above 0.
     pub services: u32,
     /// Entries of `NODE_ADDRS`.
@@ -117,6 +126,8 @@ pub struct Usage {
     pub frontends: u32,
     /// Elements of `BACKENDS` that a frontend points to.
     pub backends: u32,
+    /// Elements of `MAGLEV` that a frontend points to.
+    pub table_rows: u32,
     /// Service ports.
     pub services: u32,
 }

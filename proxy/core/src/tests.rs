@@ -11,4 +11,5 @@ mod properties;
 mod restart;
 mod source_ranges;
 mod surroundings;
+mod tables;
 mod verdicts;

@@ -113,9 +113,11 @@ impl Publisher {
         self.report.mtu = view.machine.mtu();
         self.report.frontends = Usage { used: view.usage.frontends, max: view.limits.frontends };
         self.report.backends = Usage { used: view.usage.backends, max: view.limits.backends };
+        self.report.table_rows = Usage { used: view.usage.table_rows, max: view.limits.table_rows };
         self.report.services = Usage { used: view.usage.services, max: view.limits.services };
         self.metrics.set_usage("frontends", self.report.frontends);
         self.metrics.set_usage("backends", self.report.backends);
+        self.metrics.set_usage("table_rows", self.report.table_rows);
         self.metrics.set_usage("services", self.report.services);
         if let Err(error) = self.report.write(&self.state_dir) {
             warn!("cannot write {}: {error}", report::path(&self.state_dir).display());

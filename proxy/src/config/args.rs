@@ -163,6 +163,20 @@ pub struct RunArgs {
         help_heading = "Capacity (kernel memory)"
     )]
     pub max_backends: u32,
+
+    /// Most rows of the tables by which clients outside find the same backend at every node; each costs 512 bytes at
+    /// start
+    ///
+    /// With two backends or more, a Service port takes 16 in a family with up to 40 backends, 256 with up to 655, and
+    /// 512 with more.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16_384,
+        value_parser = value_parser!(u32).range(1..=1 << 22),
+        help_heading = "Capacity (kernel memory)"
+    )]
+    pub max_table_rows: u32,
 }
 
 /// Whose packets get the node's address when they leave the cluster.

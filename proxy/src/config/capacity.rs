@@ -19,6 +19,7 @@ struct Shown {
     services: u32,
     frontends: u32,
     backends: u32,
+    table_rows: u32,
     node_addrs: u32,
     source_ranges: u32,
     uplinks: u32,
@@ -31,6 +32,7 @@ pub(super) fn serialize<S: Serializer>(limits: &Limits, serializer: S) -> Result
     let Limits {
         frontends,
         backends,
+        table_rows,
         services,
         node_addrs,
         source_ranges,
@@ -38,14 +40,25 @@ pub(super) fn serialize<S: Serializer>(limits: &Limits, serializer: S) -> Result
         cluster_cidrs,
         flow_slots,
     } = *limits;
-    Shown { services, frontends, backends, node_addrs, source_ranges, uplinks, cluster_cidrs, flow_slots }
-        .serialize(serializer)
+    Shown {
+        services,
+        frontends,
+        backends,
+        table_rows,
+        node_addrs,
+        source_ranges,
+        uplinks,
+        cluster_cidrs,
+        flow_slots,
+    }
+    .serialize(serializer)
 }
 
 #[cfg(test)]
 mod tests {
     use clap::{Args, Command};
-    use portolan_abi::{Backend, Frontend, FrontendKey, ServiceCounters, ServiceInfo};
+    use portolan_abi::{Backend, Frontend, FrontendKey, ROW_SLOTS, ServiceCounters, ServiceInfo, TableRow};
+    use portolan_core::maglev;
 
     use crate::config::RunArgs;
 
@@ -68,7 +81,7 @@ mod tests {
     #[test]
     fn the_help_tells_what_capacity_costs() {
         let mut command = RunArgs::augment_args(Command::new("run"));
-        let help = command.render_help().to_string();
+        let help = command.render_long_help().to_string();
         let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let expected = [
             format!(
@@ -82,6 +95,12 @@ mod tests {
                 hash_entry::<FrontendKey, Frontend>()
             ),
             format!("each costs {} bytes at start", aligned(size_of::<Backend>())),
+            format!("each costs {} bytes at start", aligned(size_of::<TableRow>())),
+            format!(
+                "a Service port takes {} in a family with up to 40 backends, {} with up to 655",
+                maglev::size(40).div_ceil(ROW_SLOTS),
+                maglev::size(655).div_ceil(ROW_SLOTS)
+            ),
         ];
         for sentence in expected {
             assert!(words.contains(&sentence), "{sentence:?} is not in:\n{help}");

@@ -10,8 +10,9 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, Pe
 use aya::util::nr_cpus;
 use portolan_abi::{
     Addr, Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, MapName, Network, SERVICE_CIDR_SLOTS,
-    ServiceCidr, ServiceCounters, ServiceInfo, Set, Settings, SourceRangeKey, Uplink,
+    ServiceCidr, ServiceCounters, ServiceInfo, Set, Settings, SourceRangeKey, Table, TableRow, Uplink,
 };
+use portolan_core::maglev;
 use portolan_core::state::{Limits, Observed, Op};
 
 /// The maps that the daemon writes.
@@ -21,6 +22,8 @@ pub struct Maps {
     pub frontends: HashMap<MapData, FrontendKey, Frontend>,
     /// `BACKENDS`.
     pub backends: Array<MapData, Backend>,
+    /// `MAGLEV`.
+    pub maglev: Array<MapData, TableRow>,
     /// `NODE_ADDRS`.
     pub node_addrs: HashMap<MapData, Addr, u32>,
     /// `SOURCE_RANGES`, by the id of a Service port and the words of an address.
@@ -55,6 +58,7 @@ impl Maps {
             dir: dir.to_owned(),
             frontends: typed(dir, MapName::Frontends, Map::HashMap)?,
             backends: typed(dir, MapName::Backends, Map::Array)?,
+            maglev: typed(dir, MapName::Maglev, Map::Array)?,
             node_addrs: typed(dir, MapName::NodeAddrs, Map::HashMap)?,
             source_ranges: typed(dir, MapName::SourceRanges, Map::LpmTrie)?,
             uplinks: typed(dir, MapName::Uplinks, Map::HashMap)?,
@@ -91,6 +95,7 @@ impl Maps {
         Ok(Limits {
             frontends: size(MapName::Frontends)?,
             backends: size(MapName::Backends)?,
+            table_rows: size(MapName::Maglev)?,
             services: size(MapName::ServiceCounters)?.min(size(MapName::Services)?),
             node_addrs: size(MapName::NodeAddrs)?,
             source_ranges: size(MapName::SourceRanges)?,
@@ -125,6 +130,7 @@ impl Maps {
         for index in used {
             observed.backends.insert(index, self.backends.get(&index, 0).context("reading BACKENDS")?);
         }
+        observed.tables = self.read_tables(&observed).context("reading MAGLEV")?;
         Ok(observed)
     }
 
@@ -136,6 +142,35 @@ impl Maps {
             (key, if whole { Frontend { seal: 0, ..value } } else { Frontend::default() })
         };
         self.frontends.iter().map(|entry| entry.map(unsealed)).collect()
+    }
+
+    /// The tables that are what their sets make of them. Rows are not kept: they are many.
+    fn read_tables(&self, observed: &Observed) -> Result<BTreeSet<(Set, Table)>, MapError> {
+        let tables = observed.frontends.values().map(|frontend| (frontend.outside, frontend.table));
+        let mut tables: BTreeSet<_> = tables.filter(|(_, table)| table.size != 0).collect();
+        let mut whole = BTreeSet::new();
+        while let Some((set, table)) = tables.pop_first() {
+            let indexes = set.base..set.base.saturating_add(set.count);
+            let backends: Vec<Backend> =
+                observed.backends.range(indexes).map(|(_, backend)| *backend).collect();
+            if self.is_table_of(table, &backends)? {
+                whole.insert((set, table));
+            }
+        }
+        Ok(whole)
+    }
+
+    fn is_table_of(&self, table: Table, backends: &[Backend]) -> Result<bool, MapError> {
+        let end = table.base.saturating_add(table.rows());
+        if table.size != maglev::size(backends.len()) || end > self.maglev.len() {
+            return Ok(false);
+        }
+        for (index, row) in (table.base..).zip(maglev::rows(backends)) {
+            if self.maglev.get(&index, 0)? != row {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn read_source_ranges(&self) -> Result<BTreeSet<SourceRangeKey>, MapError> {
@@ -164,6 +199,10 @@ impl Maps {
             Op::PutService(id, info) => self.services.insert(id, **info, 0),
             Op::PutBackends(base, backends) => {
                 (*base..).zip(backends).try_for_each(|(index, backend)| self.backends.set(index, backend, 0))
+            }
+            Op::PutTable(base, backends) => {
+                let rows = maglev::rows(backends);
+                (*base..).zip(rows).try_for_each(|(index, row)| self.maglev.set(index, row, 0))
             }
             Op::PutFrontend(key, value) => self.frontends.insert(key, value.sealed(key), 0),
             Op::DeleteFrontend(key) => absent_is_fine(self.frontends.remove(key)),

@@ -46,6 +46,7 @@ impl Programs {
         loader
             .map_max_entries(MapName::Frontends.as_str(), limits.frontends)
             .map_max_entries(MapName::Backends.as_str(), limits.backends)
+            .map_max_entries(MapName::Maglev.as_str(), limits.table_rows)
             .map_max_entries(MapName::ServiceCounters.as_str(), limits.services)
             .map_max_entries(MapName::NodeAddrs.as_str(), limits.node_addrs)
             .map_max_entries(MapName::SourceRanges.as_str(), limits.source_ranges)
@@ -134,9 +135,10 @@ fn load_program(name: &str, program: &mut aya::programs::Program) -> Result<()> 
 }
 
 /// The maps that programs use.
-const MAPS: [MapName; 21] = [
+const MAPS: [MapName; 22] = [
     MapName::Frontends,
     MapName::Backends,
+    MapName::Maglev,
     MapName::NodeAddrs,
     MapName::ServiceCidrs,
     MapName::Settings,

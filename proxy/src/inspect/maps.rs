@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use portolan_abi::{
-    Addr, Attachment, FrontendKey, HostPort, MapName, Outcome, Owner, PodEntry, ServiceCounters, Set,
+    Addr, Attachment, FrontendKey, HostPort, MapName, Outcome, Owner, PodEntry, ServiceCounters, Set, Table,
 };
 use portolan_core::state::Observed;
 
@@ -64,6 +64,8 @@ pub struct Fill {
     pub frontends: Usage,
     /// Backends that frontends point to.
     pub backends: Usage,
+    /// Rows of lookup tables.
+    pub table_rows: Usage,
     /// Addresses of nodes.
     pub node_addrs: Usage,
 }
@@ -75,17 +77,20 @@ pub struct Fill {
 pub fn fill(maps: &Maps) -> Result<Fill> {
     let limits = maps.limits()?;
     let mut sets = BTreeSet::new();
+    let mut tables = BTreeSet::new();
     let mut frontends = 0;
     for entry in maps.frontends.iter() {
         let (_, frontend) = entry.context("reading FRONTENDS")?;
         frontends += 1;
         sets.extend([frontend.inside, frontend.outside].into_iter().filter(|set| set.count > 0));
+        tables.insert(frontend.table);
     }
     let count = |keys: usize| u32::try_from(keys).unwrap_or(u32::MAX);
     Ok(Fill {
         services: Usage { used: count(maps.services.keys().flatten().count()), max: limits.services },
         frontends: Usage { used: frontends, max: limits.frontends },
         backends: Usage { used: sets.iter().map(|Set { count, .. }| count).sum(), max: limits.backends },
+        table_rows: Usage { used: tables.iter().map(Table::rows).sum(), max: limits.table_rows },
         node_addrs: Usage { used: count(maps.node_addrs.keys().flatten().count()), max: limits.node_addrs },
     })
 }

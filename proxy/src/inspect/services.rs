@@ -58,6 +58,8 @@ pub struct Frontend {
     pub affinity_seconds: u32,
     /// `pods`, `node`: whom `loadBalancerSourceRanges` keeps out.
     pub denied: Vec<&'static str>,
+    /// Slots of the table by which packets from outside choose; 0: there is none, and every node chooses by its own set.
+    pub table: u32,
     /// For clients on this node.
     pub inside: Side,
     /// For packets from elsewhere.
@@ -206,6 +208,7 @@ fn frontend(
             .into_iter()
             .filter_map(|(flag, who)| has(flag).then_some(who))
             .collect(),
+        table: entry.table.size,
         inside: side(entry.inside, FrontendFlags::REFUSE_INSIDE),
         outside: side(entry.outside, FrontendFlags::REFUSE_OUTSIDE),
     }

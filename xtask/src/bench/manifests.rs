@@ -29,6 +29,8 @@ pub(super) struct Service<'a> {
     pub(super) number: u32,
     pub(super) ports: &'a [Port],
     pub(super) endpoints: Vec<Ipv4Addr>,
+    /// The nodePort of its first port.
+    pub(super) node_port: Option<u16>,
 }
 
 impl Service<'_> {
@@ -47,12 +49,17 @@ impl Service<'_> {
         let ports = self.ports.iter().map(|port| {
             json!({"name": port.name, "protocol": port.protocol, "port": port.port, "targetPort": port.target})
         });
+        let mut ports: Vec<_> = ports.collect();
+        if let (Some(port), Some(node_port)) = (ports.first_mut(), self.node_port) {
+            port["nodePort"] = json!(node_port);
+        }
+        let kind = if self.node_port.is_some() { "NodePort" } else { "ClusterIP" };
         json!({
             "apiVersion": "v1", "kind": "Service",
             "metadata": {"namespace": "bench", "name": self.name()},
             "spec": {
-                "type": "ClusterIP", "clusterIP": self.address(), "clusterIPs": [self.address()],
-                "ipFamilies": ["IPv4"], "ports": ports.collect::<Vec<_>>(),
+                "type": kind, "clusterIP": self.address(), "clusterIPs": [self.address()],
+                "ipFamilies": ["IPv4"], "ports": ports,
             },
         })
     }
@@ -136,7 +143,12 @@ mod tests {
     fn files_hold_every_service_and_its_slice() {
         let folder = tempfile::tempdir().unwrap();
         let ports = [Port { name: "web", protocol: "TCP", port: 80, target: 8080 }];
-        let service = |number| Service { number, ports: &ports, endpoints: vec![Ipv4Addr::new(10, 0, 0, 1)] };
+        let service = |number| Service {
+            number,
+            ports: &ports,
+            endpoints: vec![Ipv4Addr::new(10, 0, 0, 1)],
+            node_port: None,
+        };
         write_all(
             folder.path(),
             &node("a", Ipv4Addr::new(10, 0, 0, 9), "10.244.0.0/24"),

@@ -140,6 +140,6 @@ impl Guest<'_> {
     /// All have the server as their endpoint; only the measured one has a UDP port as well.
     fn service(&self, number: u32) -> Service<'static> {
         let ports: &[Port] = if number + 1 == self.services { &[TCP, UDP] } else { &[TCP] };
-        Service { number, ports, endpoints: vec![SERVER] }
+        Service { number, ports, endpoints: vec![SERVER], node_port: None }
     }
 }

@@ -17,6 +17,11 @@ use crate::{build, setup, workspace};
 
 const PORTS: [Port; 1] = [Port { name: "web", protocol: "TCP", port: 80, target: 7788 }];
 
+/// The first nodePort.
+const NODE_PORT: u32 = 20_000;
+/// Room for the table of each of 16,384 Services.
+const ROWS: &str = "262144";
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -29,6 +34,9 @@ pub(super) struct Args {
     /// How often an endpoint comes or goes.
     #[arg(long, default_value_t = 200)]
     changes: u32,
+    /// Each Service has a nodePort as well, and a lookup table for clients outside.
+    #[arg(long)]
+    node_ports: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,20 +82,25 @@ fn measure(args: &Args, client: &Path) -> Result<Results> {
     let mut sandbox = Sandbox::open()?;
     let folder = Sandbox::path("manifests");
     let fixed = manifests::node(sandbox::NAME, sandbox::ADDRESS.parse()?, "10.244.0.0/16");
+    let node_port = |number: u32| args.node_ports.then(|| u16::try_from(NODE_PORT + number)).transpose();
+    node_port(args.services).context("there are not so many nodePorts")?;
     let service = |number| Service {
         number,
         ports: &PORTS,
         endpoints: (0..args.endpoints).map(|endpoint| pod(number * args.endpoints + endpoint)).collect(),
+        node_port: node_port(number).ok().flatten(),
     };
     manifests::write_all(&folder, &fixed, (1..args.services).map(service))?;
     // The one that changes is in files of its own, as it is one object on its way from an API server.
-    let changing = Service { number: 0, ports: &PORTS, endpoints: vec![sandbox::SERVER.parse()?] };
+    let changing =
+        Service { number: 0, ports: &PORTS, endpoints: vec![sandbox::SERVER.parse()?], node_port: None };
     manifests::write_list(&folder, "changing.json", &[changing.object()])?;
     let with_endpoint = [changing.slice()];
     let without = [Service { endpoints: Vec::new(), ..changing }.slice()];
     manifests::write_list(&folder, "changing-slice.json", &with_endpoint)?;
 
-    let cold = sandbox.start(&[])?;
+    let room: &[&str] = if args.node_ports { &["--max-table-rows", ROWS] } else { &[] };
+    let cold = sandbox.start(room)?;
     let status = sandbox::status()?;
     let services = status["services"]["used"].as_u64().unwrap_or_default();
     ensure!(services >= u64::from(args.services), "only {services} Services are in the maps: {status}");

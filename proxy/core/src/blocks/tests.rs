@@ -1,6 +1,7 @@
 use portolan_abi::{Addr, Backend, Frontend, FrontendKey, Port, Proto};
 
 use super::*;
+use crate::state::Observed;
 
 /// Backends on these ports.
 fn set(ports: impl IntoIterator<Item = u16>) -> Backends {
@@ -9,7 +10,7 @@ fn set(ports: impl IntoIterator<Item = u16>) -> Backends {
 }
 
 fn empty(limit: u32) -> Blocks {
-    Blocks::adopt(limit, &Observed::default(), 0)
+    Blocks::of_backends(limit, &Observed::default(), 0)
 }
 
 #[track_caller]
@@ -107,7 +108,7 @@ fn an_abandoned_block_is_free_at_once_unless_others_use_it() {
 #[test]
 fn what_the_kernel_holds_is_taken_over() {
     let there = [Set { base: 2, count: 3 }, Set { base: 7, count: 1 }];
-    let mut blocks = Blocks::adopt(20, &observed(&[there[0], there[0], there[1]], true), 0);
+    let mut blocks = Blocks::of_backends(20, &observed(&[there[0], there[0], there[1]], true), 0);
     assert_eq!(take(&mut blocks, &set(2..=4)), there[0]);
     assert_eq!(take(&mut blocks, &set([7])), there[1]);
     assert_eq!(take(&mut blocks, &set([99])).base, 8, "gaps may have been given up a moment ago");
@@ -119,7 +120,7 @@ fn what_the_kernel_holds_is_taken_over() {
 
 #[test]
 fn what_was_in_use_before_the_kernel_was_read_again_waits() {
-    let mut blocks = Blocks::adopt(20, &observed(&[Set { base: 0, count: 2 }], true), 15);
+    let mut blocks = Blocks::of_backends(20, &observed(&[Set { base: 0, count: 2 }], true), 15);
     assert_eq!(take(&mut blocks, &set([99])).base, 15);
     blocks.turn(0);
     blocks.turn(1000);
@@ -130,7 +131,7 @@ fn what_was_in_use_before_the_kernel_was_read_again_waits() {
 fn broken_sets_are_neither_shared_nor_overwritten() {
     let broken = [Set { base: 0, count: 4 }, Set { base: 2, count: 4 }, Set { base: 8, count: 100 }];
     for whole in [true, false] {
-        let mut blocks = Blocks::adopt(10, &observed(&broken, whole), 0);
+        let mut blocks = Blocks::of_backends(10, &observed(&broken, whole), 0);
         assert!(blocks.take(&set(2..=5)).is_none());
         blocks.turn(0);
         blocks.turn(1000);

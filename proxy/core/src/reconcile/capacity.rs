@@ -1,5 +1,6 @@
 //! Maps that are full.
 
+use crate::object::ObjectName;
 use crate::state::{Limits, Problem};
 
 /// Which map has no room.
@@ -47,4 +48,15 @@ impl Full {
         );
         Problem { subject, reason, message }
     }
+}
+
+/// The problem of so many Services without the lookup table that they want, `first` among them. It is one for all, since
+/// they are served.
+pub(crate) fn without_table(count: usize, first: &ObjectName, limit: u32) -> Problem {
+    let message = format!(
+        "no room for those of {count} Services, such as {first} (limit {limit} rows): they are served without, so that \
+         any change of their endpoints moves the clients outside whose flows a node does not know; raise \
+         --max-table-rows"
+    );
+    Problem { subject: "Lookup tables".into(), reason: "TablesFull", message }
 }

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portolan_abi::{Addr, Frontend, FrontendFlags, FrontendKey, Proto, Set, SourceRangeKey};
+use portolan_abi::{Addr, Frontend, FrontendFlags, FrontendKey, Proto, Set, SourceRangeKey, Table};
 
 use super::capacity::Full;
-use crate::blocks::Blocks;
+use crate::blocks::{self, Blocks};
 use crate::diff::Batch;
 use crate::ids::Ids;
+use crate::maglev;
 use crate::names;
 use crate::object::{ObjectName, Service};
 use crate::plan::{Backends, Wanted, source_ranges};
@@ -41,6 +42,7 @@ pub(crate) struct Mirror {
     /// By the id of their Service port.
     source_ranges: BTreeSet<SourceRange>,
     blocks: Blocks,
+    tables: Blocks,
     ids: Ids,
     limits: Limits,
 }
@@ -56,14 +58,27 @@ struct Change {
     sets: Vec<Set>,
     source_ranges: BTreeSet<SourceRange>,
     new_blocks: Vec<(u32, Backends)>,
+    tables: Vec<Set>,
+    new_tables: Vec<(u32, Backends)>,
+    /// There is no room for a table of its.
+    lacks_table: bool,
     frontends: Vec<(FrontendKey, Frontend)>,
+}
+
+/// What a Service has got.
+#[derive(Debug)]
+pub(crate) struct Put {
+    pub(crate) ports: Box<[PortId]>,
+    /// All but a table, for which there is no room.
+    pub(crate) lacks_table: bool,
 }
 
 impl Mirror {
     /// How much of the maps is in use.
     pub(crate) fn usage(&self) -> Usage {
         let frontends = u32::try_from(self.frontends.len()).expect("there are fewer than the limit, a u32");
-        Usage { frontends, backends: self.blocks.used(), services: self.ids.used() }
+        let (backends, table_rows) = (self.blocks.used(), self.tables.used());
+        Usage { frontends, backends, table_rows, services: self.ids.used() }
     }
 
     /// Whether all frontends but nodePorts are cluster IPs.
@@ -73,7 +88,9 @@ impl Mirror {
 
     /// A mirror of a kernel in this state; `before`: what was in use or in quarantine before it was read again.
     pub(crate) fn adopt(observed: &Observed, limits: Limits, before: Option<&Self>) -> Self {
-        let (touched, next) = before.map_or((0, 0), |mirror| (mirror.blocks.touched(), mirror.ids.next()));
+        let (backends, rows, next) = before.map_or((0, 0, 0), |mirror| {
+            (mirror.blocks.touched(), mirror.tables.touched(), mirror.ids.next())
+        });
         let carried = observed.frontends.values().map(|frontend| frontend.service);
         let used: BTreeSet<u32> =
             observed.services.keys().copied().chain(carried).filter(|id| *id != 0).collect();
@@ -84,13 +101,14 @@ impl Mirror {
             frontends: observed.frontends.iter().map(programmed).collect(),
             foreign: observed.frontends.values().filter(|frontend| is_foreign(frontend)).count(),
             source_ranges: observed.source_ranges.iter().map(|key| (key.service, *key)).collect(),
-            blocks: Blocks::adopt(limits.backends, observed, touched),
+            blocks: Blocks::of_backends(limits.backends, observed, backends),
+            tables: Blocks::of_tables(limits.table_rows, observed, rows),
             ids: Ids::new(limits.services, &used, next),
             limits,
         }
     }
 
-    /// Makes a Service as it is wanted; returns the ids of its ports. `ports`: the ids that it has.
+    /// Makes a Service as it is wanted. `ports`: the ids that it has.
     pub(crate) fn put(
         &mut self,
         owner: &Arc<ObjectName>,
@@ -98,14 +116,15 @@ impl Mirror {
         wanted: &[Wanted],
         ports: &[PortId],
         batch: &mut Batch,
-    ) -> Result<Box<[PortId]>, Full> {
+    ) -> Result<Put, Full> {
         let mut change = Change::default();
         let leaving = batch.gone_source_ranges.len();
         if let Err(full) = self.prepare(&mut change, service, wanted, ports, leaving) {
             self.abandon(&change);
             return Err(full);
         }
-        Ok(self.commit(owner, service, change, ports, batch))
+        let lacks_table = change.lacks_table;
+        Ok(Put { ports: self.commit(owner, service, change, ports, batch), lacks_table })
     }
 
     /// `leaving`: source ranges that are still in the kernel when the new ones are written.
@@ -134,6 +153,7 @@ impl Mirror {
             let frontend = Frontend {
                 inside: self.take(change, &wanted.inside)?,
                 outside: self.take(change, &wanted.outside)?,
+                table: if wanted.tabled { self.table(change, &wanted.outside) } else { Table::default() },
                 service: id,
                 affinity_seconds: wanted.affinity_seconds,
                 flags: wanted.flags,
@@ -161,6 +181,19 @@ impl Mirror {
         Ok(taken.set)
     }
 
+    /// Takes a table, if there is room.
+    fn table(&mut self, change: &mut Change, content: &Backends) -> Table {
+        let Some(taken) = self.tables.take(content) else {
+            change.lacks_table = true;
+            return Table::default();
+        };
+        change.tables.push(taken.set);
+        if taken.new {
+            change.new_tables.push((taken.set.base, Arc::clone(content)));
+        }
+        Table { base: taken.set.base, size: maglev::size(content.len()) }
+    }
+
     /// Finds or takes the id of a port.
     fn identify(
         &mut self,
@@ -186,6 +219,7 @@ impl Mirror {
 
     fn abandon(&mut self, change: &Change) {
         change.sets.iter().for_each(|set| self.blocks.abandon(*set));
+        change.tables.iter().for_each(|rows| self.tables.abandon(*rows));
         change.new_ids.iter().for_each(|id| self.ids.abandon(*id));
     }
 
@@ -207,6 +241,7 @@ impl Mirror {
             self.admit(*id, &change.source_ranges, batch);
         }
         batch.backends.extend(change.new_blocks.into_iter().map(|(base, content)| (base, content.to_vec())));
+        batch.tables.extend(change.new_tables);
         for (key, frontend) in change.frontends {
             let programmed = Programmed { frontend, owner: Some(Arc::clone(owner)) };
             let before = self.frontends.insert(key, programmed);
@@ -258,6 +293,7 @@ impl Mirror {
     fn release_sets(&mut self, frontend: &Frontend) {
         self.blocks.release(frontend.inside);
         self.blocks.release(frontend.outside);
+        self.tables.release(blocks::block(frontend.table));
     }
 
     /// The backends that a frontend of a Service has now, inside and outside.
@@ -294,15 +330,21 @@ impl Mirror {
         self.frontends.values().map(|programmed| programmed.frontend.service).collect()
     }
 
+    /// How many tables may fit that are not there yet, at most.
+    pub(crate) fn room_for_tables(&self) -> usize {
+        (self.tables.room() / maglev::rows_of(2)) as usize
+    }
+
     /// Ends the quarantine of what has been in it long enough; says whether there was something.
     pub(crate) fn turn(&mut self, now_ms: u64) -> bool {
-        let blocks = self.blocks.turn(now_ms);
-        self.ids.turn(now_ms) || blocks
+        let turned = [self.blocks.turn(now_ms), self.tables.turn(now_ms), self.ids.turn(now_ms)];
+        turned.contains(&true)
     }
 
     /// When a turn may bring something.
     pub(crate) fn next_turn(&self, now_ms: u64) -> Option<u64> {
-        [self.blocks.next_turn(now_ms), self.ids.next_turn(now_ms)].into_iter().flatten().min()
+        let next = [self.blocks.next_turn(now_ms), self.tables.next_turn(now_ms), self.ids.next_turn(now_ms)];
+        next.into_iter().flatten().min()
     }
 }
 

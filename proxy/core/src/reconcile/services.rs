@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use portolan_abi::{FrontendFlags, FrontendKey};
 
-use super::mirror::{Mirror, PortId};
+use super::capacity;
+use super::mirror::{Mirror, PortId, Put};
 use crate::claims::{Claim, Claims};
 use crate::diff::Batch;
 use crate::model::{Dirty, Model};
@@ -27,6 +28,9 @@ pub(crate) struct Services {
     limits: Limits,
     /// There was no room for what they are now.
     refused: BTreeSet<Arc<ObjectName>>,
+    /// They are served, but there was no room for a table of theirs.
+    without_table: BTreeSet<Arc<ObjectName>>,
+    tables_full: Option<Problem>,
     /// Frontends or source ranges were removed by the last step: there may be room.
     room: bool,
     /// Ids in the kernel that belong to no Service port.
@@ -53,12 +57,12 @@ impl Services {
     }
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.entries.values().flat_map(|entry| &entry.problems)
+        self.entries.values().flat_map(|entry| &entry.problems).chain(&self.tables_full)
     }
 
     /// See [`Step::retry_at_ms`](super::Step::retry_at_ms).
     pub(crate) fn retry_at_ms(&self, now_ms: u64) -> Option<u64> {
-        if self.refused.is_empty() {
+        if self.refused.is_empty() && self.without_table.is_empty() {
             return None;
         }
         if self.room { Some(now_ms) } else { self.mirror.next_turn(now_ms) }
@@ -87,6 +91,8 @@ impl Services {
         }
         if room {
             names.extend(self.refused.iter().cloned());
+            let tables = self.mirror.room_for_tables();
+            names.extend(self.without_table.iter().take(tables).cloned());
         }
         let mut given_up = Vec::new();
         for name in oldest_first(model, self.contest(model, names)) {
@@ -101,6 +107,10 @@ impl Services {
             }
         }
         self.drop_surplus(batch);
+        self.tables_full = self
+            .without_table
+            .first()
+            .map(|first| capacity::without_table(self.without_table.len(), first, self.limits.table_rows));
         self.room = !(batch.gone_frontends.is_empty() && batch.gone_source_ranges.is_empty());
     }
 
@@ -167,8 +177,13 @@ impl Services {
         let another = entry.uid.as_ref().is_some_and(|uid| *uid != service.uid);
         let known = if another { &[][..] } else { &*entry.ports };
         match self.mirror.put(name, service, &wanted, known, batch) {
-            Ok(ports) => {
+            Ok(Put { ports, lacks_table }) => {
                 self.refused.remove(name);
+                if lacks_table {
+                    self.without_table.insert(Arc::clone(name));
+                } else {
+                    self.without_table.remove(name);
+                }
                 let gone = entry.ports.iter().filter(|old| ports.iter().all(|new| new.id != old.id));
                 gone.for_each(|old| self.mirror.delete_id(old.id, batch));
                 let frontends: Box<[_]> = wanted.iter().map(|wanted| wanted.key).collect();
@@ -188,6 +203,7 @@ impl Services {
     fn retire(&mut self, name: &Arc<ObjectName>, given_up: &mut Vec<FrontendKey>, batch: &mut Batch) {
         let Some(entry) = self.entries.remove(name) else { return };
         self.refused.remove(name);
+        self.without_table.remove(name);
         entry.frontends.iter().for_each(|key| self.mirror.give_up(*key, name, given_up));
         entry.ports.iter().for_each(|port| self.mirror.delete_id(port.id, batch));
     }

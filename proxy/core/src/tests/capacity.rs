@@ -168,3 +168,44 @@ fn uplinks_and_ranges_run_out() {
     assert_eq!(observed.uplinks.into_keys().collect::<Vec<_>>(), [3]);
     assert_eq!(observed.cluster_cidrs.into_values().map(|range| range.ifindex).collect::<Vec<_>>(), [3]);
 }
+
+#[test]
+fn a_service_without_room_for_its_table_is_served_without_until_there_is_room() {
+    let limits = Limits { table_rows: 16, ..LIMITS };
+    let with_node_port = |name, last, created| Service {
+        ports: vec![port("http", Proto::TCP, 80, 30000 + u16::from(last))],
+        ..aged(name, last, created)
+    };
+    let objects = || {
+        [
+            Object::from(with_node_port("a", 1, 1)),
+            with_node_port("b", 2, 2).into(),
+            endpoints("a", 1, 3).into(),
+            endpoints("b", 2, 3).into(),
+        ]
+    };
+    let mut cluster = cluster(limits, objects());
+    let line = |cluster: &Cluster, port: u16| {
+        let place = format!("any-v4:{port}/tcp");
+        cluster.frontends().into_iter().find(|line| line.starts_with(&place)).unwrap()
+    };
+    assert_eq!(cluster.problems(), ["Lookup tables TablesFull"]);
+    let message = |cluster: &Cluster| cluster.reconciler.problems().next().unwrap().message.clone();
+    assert!(message(&cluster).contains("1 Services, such as shop/b"), "{}", message(&cluster));
+    assert!(line(&cluster, 30001).contains(" table 4093 ") && !line(&cluster, 30002).contains("table"));
+    assert_eq!(cluster.at("any-v4:30002/tcp").matches("10.1.2.").count(), 3, "served all the same");
+    assert!(cluster.handle([]).is_empty());
+    cluster.restart(objects());
+    assert_eq!(cluster.step().ops, []);
+
+    // Its new table and its old one do not fit side by side: for a second it has none.
+    cluster.handle([objects::apply(endpoints("a", 3, 3))]);
+    assert!(message(&cluster).contains("2 Services, such as shop/a"), "{}", message(&cluster));
+    assert!(cluster.at("any-v4:30001/tcp").contains("10.1.3.1"));
+    cluster.settle();
+    assert!(message(&cluster).contains("1 Services, such as shop/b"), "{}", message(&cluster));
+    assert!(line(&cluster, 30001).contains(" table 4093 "));
+    cluster.handle([delete(Kind::Service, "shop", "a")]);
+    cluster.settle();
+    assert!(cluster.problems().is_empty() && line(&cluster, 30002).contains(" table 4093 "));
+}

@@ -11,6 +11,7 @@ use crate::state::{Limits, Op, Problem};
 pub(crate) const LIMITS: Limits = Limits {
     frontends: 4096,
     backends: 4096,
+    table_rows: 4096,
     services: 1024,
     node_addrs: 64,
     source_ranges: 64,
@@ -141,6 +142,7 @@ pub(crate) fn of_services(ops: &[Op]) -> Vec<&Op> {
             op,
             Op::PutService(..)
                 | Op::PutBackends(..)
+                | Op::PutTable(..)
                 | Op::PutFrontend(..)
                 | Op::DeleteFrontend(..)
                 | Op::DeleteService(..)

@@ -219,6 +219,7 @@ proptest! {
         let limits = crate::state::Limits {
             frontends: 20,
             backends: 12,
+            table_rows: 40,
             services: 6,
             node_addrs: 3,
             source_ranges: 4,

@@ -26,6 +26,7 @@ fn sequence(ops: &[Op]) -> Vec<String> {
         Op::DeleteFrontend(key) if key.addr == key.addr.any() => Some("-".into()),
         Op::PutService(..)
         | Op::PutBackends(..)
+        | Op::PutTable(..)
         | Op::PutFrontend(..)
         | Op::DeleteFrontend(_)
         | Op::DeleteService(_)

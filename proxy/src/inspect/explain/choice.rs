@@ -1,6 +1,6 @@
 //! Which backend it is, as far as that can be told.
 
-use portolan_abi::{Backend, Set};
+use portolan_abi::{Backend, Frontend, Set};
 
 use super::snapshot::Snapshot;
 use super::trace::{Ending, Trace};
@@ -74,9 +74,19 @@ pub(super) fn set(snapshot: &Snapshot, set: Set, for_whom: &str) -> String {
     format!("{count} for {for_whom}, {here} of them here: {}", listed.join(", "))
 }
 
-/// The backend of a number, scaled to the set as `scaled` of `ebpf/src/backend.rs` does.
-pub(super) fn scaled(snapshot: &Snapshot, set: Set, number: u32) -> Option<Backend> {
-    let offset = u32::try_from((u64::from(number) * u64::from(set.count)) >> 32).ok()?;
+/// Whether packets choose among the set by the frontend's table.
+pub(super) fn has_table(frontend: &Frontend, set: Set) -> bool {
+    frontend.table.size != 0 && set.base == frontend.outside.base
+}
+
+/// The backend of a number, as `choose_by_hash` of `ebpf/src/backend.rs` finds it.
+pub(super) fn hashed(snapshot: &Snapshot, frontend: &Frontend, set: Set, number: u32) -> Option<Backend> {
+    let offset = if has_table(frontend, set) {
+        let (row, place) = frontend.table.slot(number);
+        u32::from(snapshot.rows.get(&row)?.slots[place])
+    } else {
+        u32::try_from((u64::from(number) * u64::from(set.count)) >> 32).ok()?
+    };
     snapshot.backends.get(&(set.base + offset)).copied()
 }
 

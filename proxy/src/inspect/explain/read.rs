@@ -10,6 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 use portolan_abi::{
     Addr, Affinity, AffinityKey, Backend, CidrKey, ClusterCidr, Flow, FlowKey, Frontend, FrontendFlags,
     FrontendKey, HostPort, MapName, Network, SERVICE_CIDR_SLOTS, ServiceCidr, Settings, SourceRangeKey,
+    TableRow,
 };
 
 use super::snapshot::Snapshot;
@@ -32,6 +33,7 @@ pub(super) fn snapshot(pins: &Pins) -> Result<Snapshot> {
     let network: Array<MapData, Network> = typed(&dir, MapName::Network, Map::Array)?;
     Ok(Snapshot {
         backends: backends(&dir, &frontends)?,
+        rows: rows(&dir, &frontends)?,
         source_ranges: source_ranges(&dir, &frontends)?,
         frontends,
         host_ports: host_ports(&dir)?,
@@ -78,6 +80,15 @@ fn backends(dir: &Path, frontends: &BTreeMap<FrontendKey, Frontend>) -> Result<B
     let used: BTreeSet<u32> =
         sets.flat_map(|set| set.base..set.base.saturating_add(set.count).min(map.len())).collect();
     used.into_iter().map(|index| Ok((index, map.get(&index, 0).context("reading BACKENDS")?))).collect()
+}
+
+/// The rows of their tables; one that is beyond the end of the map is left out.
+fn rows(dir: &Path, frontends: &BTreeMap<FrontendKey, Frontend>) -> Result<BTreeMap<u32, TableRow>> {
+    let map: Array<MapData, TableRow> = typed(dir, MapName::Maglev, Map::Array)?;
+    let tables = frontends.values().map(|frontend| frontend.table);
+    let used: BTreeSet<u32> =
+        tables.flat_map(|table| table.base..table.base.saturating_add(table.rows()).min(map.len())).collect();
+    used.into_iter().map(|index| Ok((index, map.get(&index, 0).context("reading MAGLEV")?))).collect()
 }
 
 fn source_ranges(

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use portolan_abi::{
     Addr, Affinity, Backend, CidrKey, ClusterCidr, Flow, FlowFlags, FlowKey, Frontend, FrontendFlags,
     FrontendKey, HostPort, Network, NetworkFlags, NodeAddrFlags, PodEntry, PodState, Port, ServiceCidr,
-    ServiceInfo, Set, Settings, SourceRangeKey, Uplink,
+    ServiceInfo, Set, Settings, SourceRangeKey, TableRow, Uplink,
 };
 
 use crate::inspect::flows::State;
@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// The elements of `BACKENDS` that a frontend points to, by index.
     pub backends: BTreeMap<u32, Backend>,
+    /// The elements of `MAGLEV` that a frontend points to, by index.
+    pub rows: BTreeMap<u32, TableRow>,
     /// `SOURCE_RANGES`; empty when no frontend asks for it.
     pub source_ranges: BTreeSet<SourceRangeKey>,
     /// `HOST_PORTS`.

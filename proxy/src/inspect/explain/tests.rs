@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
+
 use clap::Parser;
-use portolan_abi::{Affinity, Flow, FlowFlags, FlowKey, FlowState, PodFlags, Port, Proto};
+use portolan_abi::{Affinity, Flow, FlowFlags, FlowKey, FlowState, PodFlags, Port, Proto, Table, TableRow};
 
 use super::*;
 
@@ -84,7 +86,7 @@ fn somebody_outside_asks_a_node_port() {
 source: 198.51.100.7 is outside of this node: its packets come by an uplink
 packet: 192.0.2.1 is a node's address and FRONTENDS has nodePort 30080: Service shop/cart port 80 (NodePort)
 packet: 1 backend for packets from outside, 1 of them here: 10.244.1.7:8080 (here)
-packet: a hash of the addresses and ports chooses 10.244.1.7:8080 (here)
+packet: a hash of the client's address and the ports chooses 10.244.1.7:8080 (here)
 packet: the client's address is kept: 10.244.1.7:8080/tcp sees 198.51.100.7:40000
 packet: 10.244.1.7 is pod shop/web-1 of this node: redirected into its namespace by ifindex 7
 verdict: translated, forwarded: redirected into the namespace of pod shop/web-1
@@ -96,7 +98,7 @@ verdict: translated, forwarded: redirected into the namespace of pod shop/web-1
 source: 198.51.100.7 is outside of this node: its packets come by an uplink
 packet: 192.0.2.1 is a node's address and FRONTENDS has nodePort 30081: Service shop/cart port 80 (NodePort)
 packet: 1 backend for packets from outside, 0 of them here: 10.244.2.9:8080
-packet: a hash of the addresses and ports chooses 10.244.2.9:8080
+packet: a hash of the client's address and the ports chooses 10.244.2.9:8080
 packet: the backend is on another node: its answers come by here only if this node is the source
 packet: the source becomes 192.0.2.1:40000, with another port if a socket of this node has it
 packet: sent as 192.0.2.1:40000 to 10.244.2.9:8080/tcp by the kernel's route; if there is none: no_route
@@ -194,6 +196,22 @@ fn without_a_port_the_hash_is_not_told_and_with_one_it_is_the_programs() {
         chosen[usize::from(text.contains("chooses 10.244.2.9:8080"))] += 1;
     }
     assert!(chosen.iter().all(|count| *count > 70), "{chosen:?}");
+}
+
+#[test]
+fn with_a_table_it_is_the_tables_choice() {
+    let mut snapshot = snapshot();
+    let frontend = snapshot.frontends.get_mut(&key("10.96.0.10", 80)).unwrap();
+    frontend.table = Table { base: 32, size: 509 };
+    snapshot.rows = BTreeMap::from([32, 33].map(|index| (index, TableRow { slots: [1; 256] })));
+    for port in [1, 40_000, 65_535] {
+        let text = told(&snapshot, &format!("tcp 198.51.100.7:{port} 10.96.0.10:80"));
+        let choice = "the ports, by the table that all nodes make of this set, chooses 10.244.2.9:8080";
+        assert!(text.contains(choice), "{text}");
+    }
+    snapshot.rows.clear();
+    let text = told(&snapshot, "tcp 198.51.100.7:40000 10.96.0.10:80");
+    assert!(text.contains("broken_set: dropped"), "{text}");
 }
 
 #[test]

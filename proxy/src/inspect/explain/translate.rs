@@ -149,12 +149,15 @@ fn choose(trace: &mut Trace<'_>, packet: &Packet, frontend: &Frontend, set: Set)
         if members.is_empty() {
             return None;
         }
-        trace.say("a hash of the addresses and ports chooses; SRC with a port tells which");
+        trace.say("a hash of the client's address and the ports chooses; SRC with a port tells which");
         return Some(Choice::ByPort(members));
     }
-    let backend = choice::scaled(trace.snapshot, set, packet_hash(&packet.key, by_client))?;
-    let of = if by_client { "the client's address, which sticks," } else { "the addresses and ports" };
-    trace.say(format!("a hash of {of} chooses {}", choice::place(&backend)));
+    let backend = choice::hashed(trace.snapshot, frontend, set, packet_hash(&packet.key, by_client))?;
+    let of =
+        if by_client { "the client's address, which sticks," } else { "the client's address and the ports" };
+    let how =
+        if choice::has_table(frontend, set) { ", by the table that all nodes make of this set," } else { "" };
+    trace.say(format!("a hash of {of}{how} chooses {}", choice::place(&backend)));
     Some(Choice::One(backend))
 }
 

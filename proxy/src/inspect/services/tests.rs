@@ -1,4 +1,4 @@
-use portolan_abi::{Port as AbiPort, Proto, ServiceInfo};
+use portolan_abi::{Port as AbiPort, Proto, ServiceInfo, Table};
 use portolan_core::names::padded;
 
 use super::*;
@@ -28,6 +28,7 @@ fn observed() -> Observed {
     let entry = |service, inside, outside, flags| Entry {
         inside,
         outside,
+        table: Table::default(),
         service,
         affinity_seconds: 0,
         flags,
@@ -167,7 +168,7 @@ fn json_names_are_stable() {
     assert_eq!(
         port["frontends"][1],
         serde_json::json!({
-            "kind": "NodePort", "address": "0.0.0.0", "port": 30080, "affinity_seconds": 0, "denied": [],
+            "kind": "NodePort", "address": "0.0.0.0", "port": 30080, "affinity_seconds": 0, "denied": [], "table": 0,
             "inside": {"verdict": "served", "backends": 2, "local": 1, "addresses": [
                 {"address": "10.244.1.7", "port": 8080, "local": true},
                 {"address": "10.244.2.9", "port": 8080, "local": false}]},

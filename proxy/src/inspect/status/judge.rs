@@ -97,6 +97,7 @@ fn usage(facts: &Facts, found: &mut impl FnMut(String, String)) {
         ("Service ports", facts.usage.services, "raise --max-services"),
         ("frontends", facts.usage.frontends, "raise --max-frontends"),
         ("backends", facts.usage.backends, "raise --max-backends"),
+        ("table rows", facts.usage.table_rows, "raise --max-table-rows"),
         ("node addresses", facts.usage.node_addrs, "fewer nodes or addresses are needed"),
     ];
     for (what, Usage { used, max }, remedy) in maps {

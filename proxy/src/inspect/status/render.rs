@@ -93,6 +93,7 @@ fn usage(status: &Status) -> String {
         row("Service ports", fill.services),
         row("frontends", fill.frontends),
         row("backends", fill.backends),
+        row("table rows", fill.table_rows),
         row("node addresses", fill.node_addrs),
     ];
     draw(&["  MAP OF", "USED", "MAX", "FULL"], rows, "")

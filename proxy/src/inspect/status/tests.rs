@@ -22,7 +22,7 @@ fn facts() -> Facts {
             .map(|(name, purpose)| Program { name, purpose, attached: true })
             .collect(),
         uplinks: vec![Uplink { name: "eth0".into(), attached: Some("tcx".into()), why: None }],
-        usage: Fill { services: half, frontends: half, backends: half, node_addrs: half },
+        usage: Fill { services: half, frontends: half, backends: half, table_rows: half, node_addrs: half },
         outcomes: std::array::from_fn(|outcome| [7, 1].get(outcome).copied().unwrap_or(0)),
     }
 }

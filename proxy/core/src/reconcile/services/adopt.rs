@@ -22,6 +22,8 @@ impl Services {
             mirror: Mirror::adopt(observed, limits, None),
             limits,
             refused: BTreeSet::new(),
+            without_table: BTreeSet::new(),
+            tables_full: None,
             room: false,
             surplus: BTreeSet::new(),
         };
@@ -33,6 +35,7 @@ impl Services {
     pub(crate) fn reset(&mut self, observed: &Observed) {
         self.mirror = Mirror::adopt(observed, self.limits, Some(&self.mirror));
         self.refused.clear();
+        self.without_table.clear();
         for entry in self.entries.values_mut() {
             (entry.ports, entry.frontends) = Default::default();
         }
