@@ -25,6 +25,7 @@ use crate::node::state_dir::StateDir;
 use crate::source::Notice;
 
 mod events;
+mod flows;
 mod machine;
 mod packets;
 mod problems;
@@ -32,6 +33,7 @@ mod publish;
 mod shutdown;
 mod tasks;
 
+use flows::Refusals;
 use machine::Machine;
 use packets::Packets;
 use publish::Publisher;
@@ -87,6 +89,7 @@ struct App {
     /// What is wrong with the machine rather than with an object.
     local: BTreeMap<&'static str, Problem>,
     packets: Packets,
+    flows: Refusals,
     start: Instant,
     /// The first complete step is done: programs are attached.
     attached: bool,
@@ -136,6 +139,7 @@ impl App {
             refused_routes: BTreeMap::new(),
             local: BTreeMap::new(),
             packets: Packets::new(),
+            flows: Refusals::new(now),
             start: now,
             attached: false,
             changed: false,
@@ -179,7 +183,10 @@ impl App {
     /// When there is something to do even if nothing happens.
     fn wake(&self) -> Instant {
         let core = if self.back_off.is_some() { self.back_off } else { self.ask_at };
-        [core, self.publisher.due_at()].into_iter().flatten().fold(self.audit_at, Instant::min)
+        [core, self.publisher.due_at(), Some(self.flows.due_at())]
+            .into_iter()
+            .flatten()
+            .fold(self.audit_at, Instant::min)
     }
 
     fn take(&mut self, notice: Notice) {
@@ -266,10 +273,13 @@ impl App {
 
     /// Brings the kernel to what the objects ask for, and publishes what has changed.
     async fn step(&mut self) {
+        let begun = Instant::now();
+        if begun >= self.flows.due_at() {
+            self.look_at_flows(begun);
+        }
         if !self.model.synced() {
             return self.publish().await;
         }
-        let begun = Instant::now();
         if begun >= self.audit_at {
             self.audit().await;
         }

@@ -192,7 +192,8 @@ impl Config {
                 source_ranges: capacity::SOURCE_RANGES,
                 uplinks: capacity::UPLINKS,
                 cluster_cidrs: capacity::CLUSTER_CIDRS,
-                flow_slots: capacity::FLOW_SLOTS,
+                // The ring of flows goes round by a mask.
+                flow_slots: args.max_flows.next_power_of_two(),
             },
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             notes: file.notes,

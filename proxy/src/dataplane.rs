@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use ipnetwork::IpNetwork;
-use portolan_abi::LAYOUT;
+use portolan_abi::{LAYOUT, Outcome};
 use portolan_cni::hook;
 use portolan_core::state::{Limits, Observed, Op, RouteTarget};
 
@@ -111,6 +111,11 @@ impl Dataplane {
     ) -> Result<Option<tc::Attachments>> {
         let ready = self.programs.network_is_known()?;
         ready.then(|| self.packets.keep(uplinks, pods)).transpose()
+    }
+
+    /// How many packets were dropped so far because their flow found no room.
+    pub fn refused_flows(&self) -> Result<u64> {
+        self.maps.counted(Outcome::FlowsFull)
     }
 
     /// Reads what the kernel holds.

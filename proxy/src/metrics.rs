@@ -239,6 +239,11 @@ impl Metrics {
         self.capacity.get_or_create(&ByMap { map }).set(i64::from(usage.max));
     }
 
+    /// How much fits into a map whose entries the daemon does not count: `flows`.
+    pub fn set_capacity(&self, map: &'static str, max: u32) {
+        self.capacity.get_or_create(&ByMap { map }).set(i64::from(max));
+    }
+
     /// These are all the problems. A reason that has none left disappears.
     pub fn set_problems<'a>(&self, problems: impl IntoIterator<Item = &'a Problem>) {
         let mut counts = std::collections::BTreeMap::<&'static str, i64>::new();

@@ -47,11 +47,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `portolan run`, and does not wait for it.
+    /// Starts `portolan run`, with these arguments as well, and does not wait for it.
     ///
     /// # Errors
     /// When the program is not built.
-    pub fn spawn(place: &Place, setup: &Setup) -> Result<Self> {
+    pub fn spawn(place: &Place, setup: &Setup, args: &[String]) -> Result<Self> {
         let log = File::options().create(true).append(true).open(&setup.log);
         let log = log.with_context(|| format!("Failed to open {}", setup.log.display()))?;
         let mut command = place.command(binary("portolan")?)?;
@@ -65,6 +65,7 @@ impl Daemon {
             "--metrics-bind-address",
             "127.0.0.1:10249",
         ]);
+        command.args(args);
         command.stdout(log.try_clone().context("Failed to duplicate a descriptor")?).stderr(log);
         let child = command.spawn().context("Failed to start portolan")?;
         Ok(Self { child, log: setup.log.clone() })

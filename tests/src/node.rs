@@ -25,6 +25,7 @@ pub struct Node {
     place: Place,
     setup: Setup,
     agent: Agent,
+    args: Mutex<Vec<String>>,
     daemon: Mutex<Option<Daemon>>,
 }
 
@@ -55,7 +56,16 @@ impl Node {
         };
         let agent = Agent::start(&place)?;
         let zone = zone.map(str::to_owned);
-        Ok(Self { name: name.to_owned(), number, zone, place, setup, agent, daemon: Mutex::new(None) })
+        Ok(Self {
+            name: name.to_owned(),
+            number,
+            zone,
+            place,
+            setup,
+            agent,
+            args: Mutex::default(),
+            daemon: Mutex::default(),
+        })
     }
 
     /// Its name.
@@ -106,6 +116,12 @@ impl Node {
         &self.agent
     }
 
+    /// More arguments of `portolan run`, for daemons that are started from now on.
+    pub fn set_args(&self, args: &[&str]) {
+        let args = args.iter().map(|&arg| arg.to_owned()).collect();
+        *self.args.lock().unwrap_or_else(PoisonError::into_inner) = args;
+    }
+
     /// Starts the daemon and waits until it is ready.
     ///
     /// # Errors
@@ -124,7 +140,8 @@ impl Node {
         if daemon.is_some() {
             bail!("The daemon of {} runs already", self.name);
         }
-        *daemon = Some(Daemon::spawn(&self.place, &self.setup)?);
+        let args = self.args.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        *daemon = Some(Daemon::spawn(&self.place, &self.setup, &args)?);
         Ok(())
     }
 

@@ -119,6 +119,7 @@ impl Publisher {
         self.metrics.set_usage("backends", self.report.backends);
         self.metrics.set_usage("table_rows", self.report.table_rows);
         self.metrics.set_usage("services", self.report.services);
+        self.metrics.set_capacity("flows", view.limits.flow_slots);
         if let Err(error) = self.report.write(&self.state_dir) {
             warn!("cannot write {}: {error}", report::path(&self.state_dir).display());
         }

@@ -11,8 +11,6 @@ pub(super) const SOURCE_RANGES: u32 = 65_536;
 pub(super) const UPLINKS: u32 = 256;
 /// Pod CIDRs of those nodes, and ranges that are not to be masqueraded.
 pub(super) const CLUSTER_CIDRS: u32 = 16_384;
-/// Flows that are translated packet by packet; a power of two.
-pub(super) const FLOW_SLOTS: u32 = 131_072;
 
 #[derive(Serialize)]
 struct Shown {
@@ -57,7 +55,10 @@ pub(super) fn serialize<S: Serializer>(limits: &Limits, serializer: S) -> Result
 #[cfg(test)]
 mod tests {
     use clap::{Args, Command};
-    use portolan_abi::{Backend, Frontend, FrontendKey, ROW_SLOTS, ServiceCounters, ServiceInfo, TableRow};
+    use portolan_abi::{
+        Backend, Flow, FlowKey, FlowSlot, Frontend, FrontendKey, ROW_SLOTS, ServiceCounters, ServiceInfo,
+        TableRow,
+    };
     use portolan_core::maglev;
 
     use crate::config::RunArgs;
@@ -100,6 +101,12 @@ mod tests {
                 "a Service port takes {} in a family with up to 40 backends, {} with up to 655",
                 maglev::size(40).div_ceil(ROW_SLOTS),
                 maglev::size(655).div_ceil(ROW_SLOTS)
+            ),
+            // A flow has two elements, and a hash for somewhat more than twice the flows has four times the buckets.
+            format!(
+                "each costs {} bytes at start, and {} when in use",
+                4 * BUCKET + aligned(size_of::<FlowSlot>()),
+                2 * hash_entry::<FlowKey, Flow>()
             ),
         ];
         for sentence in expected {

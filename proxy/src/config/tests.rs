@@ -32,6 +32,8 @@ fn defaults_are_those_of_a_daemon_set() {
     assert_eq!(config.cni, None);
     assert_eq!(config.network, NetworkConfig::default());
     assert_eq!(config.limits.services, 65_536);
+    assert_eq!(config.limits.flow_slots, 131_072);
+    assert_eq!(resolve(&["--max-flows", "100000"]).unwrap().limits.flow_slots, 131_072, "a power of two");
     assert_eq!(config.bpffs, Path::new("/sys/fs/bpf"));
 }
 

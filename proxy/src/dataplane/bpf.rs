@@ -9,8 +9,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, MapInfo, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use portolan_abi::{
-    Addr, Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, MapName, Network, SERVICE_CIDR_SLOTS,
-    ServiceCidr, ServiceCounters, ServiceInfo, Set, Settings, SourceRangeKey, Table, TableRow, Uplink,
+    Addr, Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, MapName, Network, Outcome,
+    SERVICE_CIDR_SLOTS, ServiceCidr, ServiceCounters, ServiceInfo, Set, Settings, SourceRangeKey, Table,
+    TableRow, Uplink,
 };
 use portolan_core::maglev;
 use portolan_core::state::{Limits, Observed, Op};
@@ -103,6 +104,12 @@ impl Maps {
             cluster_cidrs: size(MapName::ClusterCidrs)?,
             flow_slots: size(MapName::FlowSlots)?,
         })
+    }
+
+    /// How often the programs have counted this outcome.
+    pub fn counted(&self, outcome: Outcome) -> Result<u64> {
+        let values = self.counters.get(&(outcome as u32), 0).context("reading COUNTERS")?;
+        Ok(sum(&values, |value| *value))
     }
 
     /// Reads everything that the core decides about, except routes.

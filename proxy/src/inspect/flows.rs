@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{HashMap, Map, MapData, MapInfo};
@@ -14,6 +15,7 @@ use super::table::{age, draw, or_dash};
 use super::{Place, maps, names};
 use crate::dataplane::Pins;
 use crate::dataplane::bpf::typed;
+use crate::report::Usage;
 
 /// What `portolan flows` is asked.
 #[derive(Args, Clone, Debug, Default)]
@@ -114,6 +116,11 @@ impl State {
         matches!(self, Self::Closed | Self::Expired)
     }
 
+    /// Whether the programs let nothing else take its place.
+    pub const fn is_kept(self) -> bool {
+        matches!(self, Self::Established | Self::Closing)
+    }
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -150,16 +157,39 @@ pub fn show(place: &Place, question: &Question) -> Result<String> {
     place.show(&found, |found| render(found, place.wide()))
 }
 
+/// How many flows keep their place, of how many can.
+///
+/// # Errors
+/// When a map cannot be read.
+pub fn usage(pins: &Pins) -> Result<Usage> {
+    let (flows, max) = elements(&pins.maps())?;
+    Ok(Usage { used: kept(&flows, now()?), max })
+}
+
+fn kept(flows: &BTreeMap<FlowKey, Entry>, now: u32) -> u32 {
+    let is_kept = |(key, entry): &(&FlowKey, &Entry)| {
+        let other = flows.get(&entry.other_key(key.proto)).filter(|other| is_pair(key, entry, other));
+        let asks = entry.flags & FlowFlags::REPLY == 0;
+        asks && other.is_some_and(|other| State::of(entry, other, key.proto, now).is_kept())
+    };
+    u32::try_from(flows.iter().filter(is_kept).count()).unwrap_or(u32::MAX)
+}
+
+/// `FLOWS`, and how many elements `FLOW_SLOTS` has.
+fn elements(dir: &Path) -> Result<(BTreeMap<FlowKey, Entry>, u32)> {
+    let flows: HashMap<MapData, FlowKey, Entry> = typed(dir, MapName::Flows, Map::HashMap)?;
+    let slots = dir.join(MapName::FlowSlots.as_str());
+    let max = MapInfo::from_pin(&slots).with_context(|| format!("looking at {}", slots.display()))?;
+    Ok((flows.iter().collect::<Result<_, _>>().context("reading FLOWS")?, max.max_entries()))
+}
+
 fn read(pins: &Pins) -> Result<Tables> {
     let dir = pins.maps();
-    let flows: HashMap<MapData, FlowKey, Entry> = typed(&dir, MapName::Flows, Map::HashMap)?;
+    let (flows, max) = elements(&dir)?;
     let services: HashMap<MapData, u32, ServiceInfo> = typed(&dir, MapName::Services, Map::HashMap)?;
-    let slots = dir.join(MapName::FlowSlots.as_str());
     Ok(Tables {
-        flows: flows.iter().collect::<Result<_, _>>().context("reading FLOWS")?,
-        max: MapInfo::from_pin(&slots)
-            .with_context(|| format!("looking at {}", slots.display()))?
-            .max_entries(),
+        flows,
+        max,
         services: services.iter().collect::<Result<_, _>>().context("reading SERVICES")?,
         pods: maps::pods(pins)?,
         // After the flows, so that none of them was seen in the future.

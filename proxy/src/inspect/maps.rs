@@ -49,13 +49,12 @@ pub fn services(pins: &Pins) -> Result<Services> {
 pub fn outcomes(maps: &Maps) -> Result<[u64; Outcome::ALL.len()]> {
     let mut counts = [0; Outcome::ALL.len()];
     for (outcome, count) in Outcome::ALL.into_iter().zip(&mut counts) {
-        let values = maps.counters.get(&(outcome as u32), 0).context("reading COUNTERS")?;
-        *count = sum(&values, |value| *value);
+        *count = maps.counted(outcome)?;
     }
     Ok(counts)
 }
 
-/// How full the maps of Services are.
+/// How full the maps are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Fill {
     /// Service ports.
@@ -68,13 +67,15 @@ pub struct Fill {
     pub table_rows: Usage,
     /// Addresses of nodes.
     pub node_addrs: Usage,
+    /// Flows that keep their place: both sides have spoken, and neither has ended it.
+    pub flows: Usage,
 }
 
-/// Counts what is in the maps of Services.
+/// Counts what is in the maps.
 ///
 /// # Errors
 /// Names the map that cannot be read.
-pub fn fill(maps: &Maps) -> Result<Fill> {
+pub fn fill(maps: &Maps, flows: Usage) -> Result<Fill> {
     let limits = maps.limits()?;
     let mut sets = BTreeSet::new();
     let mut tables = BTreeSet::new();
@@ -92,6 +93,7 @@ pub fn fill(maps: &Maps) -> Result<Fill> {
         backends: Usage { used: sets.iter().map(|Set { count, .. }| count).sum(), max: limits.backends },
         table_rows: Usage { used: tables.iter().map(Table::rows).sum(), max: limits.table_rows },
         node_addrs: Usage { used: count(maps.node_addrs.keys().flatten().count()), max: limits.node_addrs },
+        flows,
     })
 }
 

@@ -10,7 +10,7 @@ use portolan_cni::hook::Method;
 use serde::Serialize;
 
 use super::maps::{self, Fill};
-use super::{Paint, Place};
+use super::{Paint, Place, flows};
 use crate::dataplane::Pins;
 use crate::dataplane::bpf::Maps;
 use crate::dataplane::links::PROGRAMS;
@@ -121,7 +121,7 @@ fn gather(pins: &Pins, state_dir: &Path) -> Result<Facts> {
         uplinks: uplinks(pins, report.as_ref().ok().and_then(Option::as_ref))?,
         report,
         programs: PROGRAMS.into_iter().map(program).collect(),
-        usage: maps::fill(&maps)?,
+        usage: maps::fill(&maps, flows::usage(pins)?)?,
         outcomes: maps::outcomes(&maps)?,
     })
 }

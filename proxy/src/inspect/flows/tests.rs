@@ -112,6 +112,16 @@ udp     10.244.1.7:5353   198.51.100.1:53   198.51.100.1:53   192.0.2.1:5353    
 }
 
 #[test]
+fn a_flow_keeps_its_place_when_both_sides_have_spoken() {
+    assert_eq!(
+        kept(&tables().flows, NOW),
+        1,
+        "not the closed one, nor the half, nor the one nobody answered"
+    );
+    assert_eq!(kept(&tables().flows, NOW + Entry::TCP_IDLE), 0);
+}
+
+#[test]
 fn the_states_are_those_by_which_the_programs_decide() {
     const S: u16 = FlowState::SEEN;
     const A: u16 = FlowState::SEEN | FlowState::ACK;

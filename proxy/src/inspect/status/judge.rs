@@ -99,6 +99,7 @@ fn usage(facts: &Facts, found: &mut impl FnMut(String, String)) {
         ("backends", facts.usage.backends, "raise --max-backends"),
         ("table rows", facts.usage.table_rows, "raise --max-table-rows"),
         ("node addresses", facts.usage.node_addrs, "fewer nodes or addresses are needed"),
+        ("flows", facts.usage.flows, "`portolan flows` shows whose they are; raise --max-flows"),
     ];
     for (what, Usage { used, max }, remedy) in maps {
         let percent = u64::from(used) * 100 / u64::from(max).max(1);

@@ -95,6 +95,7 @@ fn usage(status: &Status) -> String {
         row("backends", fill.backends),
         row("table rows", fill.table_rows),
         row("node addresses", fill.node_addrs),
+        row("flows", fill.flows),
     ];
     draw(&["  MAP OF", "USED", "MAX", "FULL"], rows, "")
 }

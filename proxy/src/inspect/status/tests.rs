@@ -22,7 +22,14 @@ fn facts() -> Facts {
             .map(|(name, purpose)| Program { name, purpose, attached: true })
             .collect(),
         uplinks: vec![Uplink { name: "eth0".into(), attached: Some("tcx".into()), why: None }],
-        usage: Fill { services: half, frontends: half, backends: half, table_rows: half, node_addrs: half },
+        usage: Fill {
+            services: half,
+            frontends: half,
+            backends: half,
+            table_rows: half,
+            node_addrs: half,
+            flows: half,
+        },
         outcomes: std::array::from_fn(|outcome| [7, 1].get(outcome).copied().unwrap_or(0)),
     }
 }
@@ -81,6 +88,11 @@ fn each_thing_that_is_wrong_is_named_with_its_reason() {
             Facts { usage: Fill { backends: full, ..facts().usage }, ..facts() },
             "map of backends",
             "90 % full (9 of 10)",
+        ),
+        (
+            Facts { usage: Fill { flows: full, ..facts().usage }, ..facts() },
+            "map of flows",
+            "90 % full (9 of 10): `portolan flows` shows whose they are; raise --max-flows",
         ),
         (
             Facts { outcomes: broken, ..facts() },
