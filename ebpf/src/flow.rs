@@ -94,6 +94,14 @@ pub(crate) fn begins_anew(key: &FlowKey, flow: &Flow) -> bool {
     over
 }
 
+/// Removes a flow whose packets become `to`.
+#[inline(never)]
+pub(crate) fn end(key: &FlowKey, to: &FlowKey) -> bool {
+    let other_key = to.reversed();
+    remove(&other_key);
+    remove(key)
+}
+
 /// Room for a flow that is made: more than fits on a program's stack beside what it knows of the packet. A program is not
 /// interrupted by another one on its CPU, because bottom halves are off while it runs.
 struct Scratch {
@@ -117,12 +125,16 @@ pub(crate) fn create(transport: &Transport) -> Created {
     scratch.reply_key = translated.reversed();
     let flags = FlowFlags::REPLY | node_flags(&scratch.reply_key);
     scratch.reply_to = key.reversed();
-    fill(&mut scratch.reply, &scratch.reply_to, Origin { service, slot, state: 0, flags });
+    fill(&mut scratch.reply, &scratch.reply_to, Origin { service, slot, state: unseen(transport), flags });
     scratch.reply.seal = seal(&scratch.reply_key, &scratch.reply_to);
     if !claim(&scratch.reply_key, &scratch.reply) {
         return Created::Clash;
     }
-    fill(&mut scratch.forward, translated, Origin { service, slot, state, flags: node_flags(key) });
+    let mut flags_forward = node_flags(key);
+    if transport.is_direct {
+        flags_forward |= FlowFlags::direct(transport.ttl);
+    }
+    fill(&mut scratch.forward, translated, Origin { service, slot, state, flags: flags_forward });
     scratch.forward.seal = seal(key, translated);
     if FLOWS.insert(key, scratch.forward, 0).is_err() {
         let _ = FLOWS.remove(scratch.reply_key);
@@ -131,6 +143,14 @@ pub(crate) fn create(transport: &Transport) -> Created {
     count_ports(key, scratch.forward.flags, 1);
     count_ports(&scratch.reply_key, flags, 1);
     Created::Done
+}
+
+/// What is taken for seen of answers. Those that do not come by here are believed to be what the client's segments say:
+/// its first ACK ends the handshake, and its FIN the flow.
+#[inline(always)]
+fn unseen(transport: &Transport) -> u16 {
+    let believed = transport.is_direct && transport.key.proto.has_handshake();
+    if believed { FlowState::SEEN | FlowState::ACK | FlowState::FIN } else { 0 }
 }
 
 /// Whether answers with this key belong to no flow that is still in use; one that is over gives it up.

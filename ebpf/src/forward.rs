@@ -9,7 +9,7 @@ use portolan_abi::{Addr, ClusterCidr, FlowKey, Network, NetworkFlags, Outcome};
 use crate::counters::count;
 use crate::flow;
 use crate::frame::Frame;
-use crate::network::Pod;
+use crate::network::{self, Pod};
 use crate::packet::Packet;
 use crate::transport::Transport;
 use crate::verdict::Verdict;
@@ -56,6 +56,27 @@ pub(crate) fn to_node(frame: &Frame<'_>, packet: &Packet, network: &Network, ran
     if range.ifindex == 0 || !is_simple(frame, packet, network) {
         return Verdict::STACK;
     }
+    packet.decrement_ttl(frame);
+    frame.forget_origin();
+    frame.mark_done();
+    count(Outcome::Forwarded as u32);
+    neighbour(range.via, range.ifindex)
+}
+
+/// The range of a pod of a node that is a neighbour.
+#[inline(always)]
+pub(crate) fn neighbours(dst: &Addr) -> Option<&'static ClusterCidr> {
+    network::inside(dst).filter(|range| range.ifindex != 0)
+}
+
+/// To the node of a backend, as it is but for its TTL: so that there is no end of nodes that disagree about who serves.
+/// The stack would not know what to do with it.
+#[inline(never)]
+pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, backend: &Addr) -> Verdict {
+    if packet.ttl <= 1 {
+        return Verdict::drop(Outcome::NoRoute);
+    }
+    let Some(range) = neighbours(backend) else { return Verdict::drop(Outcome::NoRoute) };
     packet.decrement_ttl(frame);
     frame.forget_origin();
     frame.mark_done();

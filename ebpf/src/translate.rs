@@ -1,6 +1,8 @@
 //! What is translated packet by packet: flows that are known, new ones to Services, and those that leave the cluster.
 
-use portolan_abi::{Addr, Backend, FlowFlags, Frontend, FrontendFlags, FrontendKey, Network, Outcome, Set};
+use portolan_abi::{
+    Addr, Backend, FlowFlags, Frontend, FrontendFlags, FrontendKey, Network, NetworkFlags, Outcome, Set,
+};
 
 use crate::flow::Created;
 use crate::frame::Frame;
@@ -22,7 +24,8 @@ pub(crate) struct Client {
     pub(crate) is_at_home: bool,
 }
 
-/// A packet of a flow that is known: what it is rewritten to. False: of none, or of one that it begins anew.
+/// A packet of a flow that is known: what it is rewritten to, or that it goes to another node as it is. False: of none, or
+/// of one that it begins anew.
 #[inline(never)]
 pub(crate) fn known(transport: &mut Transport) -> bool {
     let Some(flow) = flow::find(&transport.key, transport.state) else { return false };
@@ -34,10 +37,22 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
             return false;
         }
     }
-    let seal = flow.seal;
+    let (seal, flags, via, hop) = (flow.seal, flow.flags, flow.via, flow.hop);
     transport.to = flow.translated(transport.key.proto);
-    (transport.via, transport.hop) = (flow.via, flow.hop);
-    seal == flow::seal(&transport.key, &transport.to)
+    if seal != flow::seal(&transport.key, &transport.to) {
+        return false;
+    }
+    transport.is_direct = flags & FlowFlags::DIRECT != 0;
+    if transport.is_direct && transport.quoted == 0 && transport.ttl != FlowFlags::ttl(flags) {
+        // It was here before, and the backend's node has sent it on: one of the two has not heard of a change yet. Both
+        // choose anew at every turn and for the next packet, until they agree or there are no hops left.
+        flow::end(&transport.key, &transport.to);
+        transport.to = transport.key;
+        transport.is_direct = false;
+        return false;
+    }
+    (transport.via, transport.hop) = (via, hop);
+    true
 }
 
 /// A packet to a Service, the first of its flow: what it is rewritten to is then known, and the verdict
@@ -141,6 +156,22 @@ fn take_port(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
     transport.to.src_port = port;
     let created = flow::create(transport);
     counted(transport, created)
+}
+
+/// Whether a packet to a Service goes to the backend's node as it is. Its flow only keeps it there when the set changes: it
+/// goes on without.
+#[inline(never)]
+pub(crate) fn goes_direct(transport: &mut Transport) -> bool {
+    let wanted = network::get().is_some_and(|network| network.flags & NetworkFlags::DIRECT != 0);
+    if transport.is_near || !wanted || forward::neighbours(&transport.to.dst).is_none() {
+        return false;
+    }
+    transport.is_direct = true;
+    if flow::take_slot(transport) {
+        flow::create(transport);
+    }
+    counters::count_service(transport.service, Outcome::Translated);
+    true
 }
 
 /// The first packet of a flow to a Service: makes the flow and sends it on.

@@ -61,6 +61,10 @@ pub(crate) struct Transport {
     /// The flow's next hop and the interface that leads there; 0: the routes are to be asked.
     pub(crate) via: Addr,
     pub(crate) hop: u32,
+    /// It goes to another node as it is; `to` only says to which backend.
+    pub(crate) is_direct: bool,
+    /// How many hops it has left.
+    pub(crate) ttl: u8,
     /// A fragment that is not the first one: it has neither ports nor a checksum.
     pub(crate) is_headless: bool,
     /// Of an ICMP error, where the packet begins that it tells of, from the beginning of the frame; otherwise 0. `key` is
@@ -147,6 +151,8 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
     transport.is_first = true;
     transport.service = 0;
     transport.hop = 0;
+    transport.is_direct = false;
+    transport.ttl = packet.ttl;
     transport.quoted = 0;
     transport.offset = offset;
     transport.is_headless = fragment.part == Part::Later;

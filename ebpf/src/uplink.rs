@@ -1,6 +1,6 @@
 //! What arrives at an uplink, and what leaves by it.
 
-use portolan_abi::{Network, NodeAddrFlags, Outcome};
+use portolan_abi::{Network, NetworkFlags, NodeAddrFlags, Outcome};
 
 use crate::frame::Frame;
 use crate::network::{self, Pod};
@@ -39,10 +39,18 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let flags = network::node_addr(&packet.dst).unwrap_or(0);
     let own = flags & NodeAddrFlags::OWN != 0;
     if (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport) {
+        if transport.is_direct {
+            return forward::direct(frame, &packet, &transport.to.dst);
+        }
         return translate::deliver(frame, &packet, transport, network);
     }
-    let has_node_ports = flags & NodeAddrFlags::NODE_PORTS != 0;
+    // What is for another node comes here because that node has sent it here.
+    let sent_on = !own && flags & NodeAddrFlags::NODE != 0 && network.flags & NetworkFlags::DIRECT != 0;
+    let has_node_ports = sent_on || flags & NodeAddrFlags::NODE_PORTS != 0;
     match translate::to_service(transport, Client { is_pod: false, has_node_ports, is_at_home: own }) {
+        Verdict::UNDECIDED if translate::goes_direct(transport) => {
+            forward::direct(frame, &packet, &transport.to.dst)
+        }
         Verdict::UNDECIDED => translate::begin(frame, &packet, transport, network),
         verdict => refuse::refuse(frame, &packet, transport, verdict),
     }

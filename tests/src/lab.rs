@@ -25,6 +25,7 @@ pub struct Lab {
     outside: Outside,
     switch: Netns,
     mtu: u32,
+    flags: Vec<String>,
     // Dropped last: it kills and removes what the others left.
     pub(crate) site: Site,
 }
@@ -62,7 +63,7 @@ impl Lab {
             "addr add {OUTSIDE_V4}/24 dev eth0
              addr add {OUTSIDE_V6}/64 dev eth0 nodad"
         ))?;
-        Ok(Self { nodes: Vec::new(), outside, switch, mtu, site })
+        Ok(Self { nodes: Vec::new(), outside, switch, mtu, flags: Vec::new(), site })
     }
 
     /// A lab with `count` nodes `n1`, `n2` …, their objects and the Service ranges applied, daemons running and ready.
@@ -70,7 +71,16 @@ impl Lab {
     /// # Errors
     /// When something does not come up.
     pub fn with_nodes(count: u8) -> Result<Self> {
+        Self::with_flags(count, &[])
+    }
+
+    /// The same, with more flags for the daemons.
+    ///
+    /// # Errors
+    /// As [`Lab::with_nodes`].
+    pub fn with_flags(count: u8, flags: &[&str]) -> Result<Self> {
         let mut lab = Self::new()?;
+        lab.flags = flags.iter().map(ToString::to_string).collect();
         for number in 1..=count {
             lab.node(&format!("n{number}"))?;
         }
@@ -92,7 +102,7 @@ impl Lab {
     /// When the machine refuses.
     pub fn node_in_zone(&mut self, name: &str, zone: Option<&str>) -> Result<Arc<Node>> {
         let number = u8::try_from(self.nodes.len() + 1).context("A lab has few nodes")?;
-        let node = Node::create(&self.site, &self.site.cgroup()?, name, number, zone)?;
+        let node = Node::create(&self.site, &self.site.cgroup()?, name, number, zone, &self.flags)?;
         plug(&self.switch, &node.place().netns, name, self.mtu)?;
         node.place().netns.ip(&format!(
             "addr add {}/24 dev eth0

@@ -36,6 +36,7 @@ impl Node {
         name: &str,
         number: u8,
         zone: Option<&str>,
+        flags: &[String],
     ) -> Result<Self> {
         let netns = Netns::create(site.netns_name(name))?;
         // Addresses are usable at once, and routers of the machine's other networks are not ours.
@@ -63,7 +64,7 @@ impl Node {
             place,
             setup,
             agent,
-            args: Mutex::default(),
+            args: Mutex::new(flags.to_vec()),
             daemon: Mutex::default(),
         })
     }

@@ -1,5 +1,7 @@
 //! The packet tier, as hosts outside of the cluster, pods without the socket tier and servers see it.
 
+#[path = "packets/dsr.rs"]
+mod dsr;
 #[path = "packets/full.rs"]
 mod full;
 #[path = "packets/maglev.rs"]

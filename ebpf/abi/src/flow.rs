@@ -190,6 +190,21 @@ impl FlowFlags {
     pub const SRC_IS_NODE: u16 = 1 << 1;
     /// The same of the destination port.
     pub const DST_IS_NODE: u16 = 1 << 2;
+    /// Packets go to the backend's node as they are, and answers do not come by here: `dst` only says which backend it
+    /// is, and [`FlowFlags::ttl`] with how many hops left the first packet came.
+    pub const DIRECT: u16 = 1 << 3;
+
+    /// The flags of such a flow.
+    #[inline(always)]
+    pub const fn direct(ttl: u8) -> u16 {
+        Self::DIRECT | ((ttl as u16) << 8)
+    }
+
+    /// The reverse.
+    #[inline(always)]
+    pub const fn ttl(flags: u16) -> u8 {
+        (flags >> 8) as u8
+    }
 }
 
 /// Who holds a place in the budget of flows; an element of the `FLOW_SLOTS` array, which is a ring: a new flow takes the

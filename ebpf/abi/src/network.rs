@@ -125,6 +125,8 @@ pub struct NetworkFlags;
 impl NetworkFlags {
     /// `forwarding: bpf`: pods' packets go past the host's stack where that is safe.
     pub const FORWARD: u32 = 1;
+    /// `load-balancing-mode: dsr`: what is for a backend of another node goes there as it is, and that node answers.
+    pub const DIRECT: u32 = 1 << 1;
 }
 
 crate::plain!(CidrKey, ClusterCidr, Uplink, Network);

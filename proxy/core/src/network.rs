@@ -18,6 +18,8 @@ pub struct NetworkConfig {
     pub node_port_addresses: NodePortAddresses,
     /// Whether pods' packets go past the host's stack.
     pub forward: bool,
+    /// Whether clients outside are answered by the backend's node itself (direct server return).
+    pub direct: bool,
     /// Whether what leaves the cluster gets the node's address.
     pub masquerade: Masquerade,
     /// Ranges outside of the cluster that see the pods' own addresses.
@@ -29,6 +31,7 @@ impl Default for NetworkConfig {
         Self {
             node_port_addresses: NodePortAddresses::default(),
             forward: true,
+            direct: false,
             masquerade: Masquerade::All,
             no_masquerade: Vec::new(),
         }
@@ -187,7 +190,7 @@ pub(crate) fn network(
     own: Option<&Node>,
     is_routed: impl Fn(IpNetwork) -> bool,
     machine: &MachineFacts,
-    forward: bool,
+    config: &NetworkConfig,
     flow_slots: u32,
 ) -> Network {
     let pods = |family, empty: (Addr, Addr)| {
@@ -212,8 +215,13 @@ pub(crate) fn network(
         node_v6: node(Family::V6),
         mtu,
         slot_mask: flow_slots.checked_ilog2().map_or(0, |bits| (1 << bits) - 1),
-        flags: if forward && mtu > 0 { NetworkFlags::FORWARD } else { 0 },
+        flags: if mtu > 0 { flags(config) } else { 0 },
     }
+}
+
+fn flags(config: &NetworkConfig) -> u32 {
+    let forward = if config.forward { NetworkFlags::FORWARD } else { 0 };
+    if config.direct { forward | NetworkFlags::DIRECT } else { forward }
 }
 
 fn internal_ip(own: Option<&Node>, family: Family) -> Option<IpAddr> {

@@ -88,6 +88,16 @@ pub struct RunArgs {
     )]
     pub external_ips: ExternalIps,
 
+    /// How clients outside reach a pod of another node than the one they ask; the same on all nodes
+    #[arg(
+        long,
+        value_enum,
+        value_name = "MODE",
+        default_value_t = LoadBalancing::Snat,
+        help_heading = "Clients outside of the cluster"
+    )]
+    pub load_balancing_mode: LoadBalancing,
+
     /// Whose packets get the node's address when they leave the cluster
     #[arg(
         long,
@@ -188,6 +198,16 @@ pub struct RunArgs {
         help_heading = "Capacity (kernel memory)"
     )]
     pub max_flows: u32,
+}
+
+/// How clients outside reach a pod of another node than the one they ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoadBalancing {
+    /// The node that is asked takes the client's place, and answers come back by it
+    Snat,
+    /// Direct server return: the pod's node gets the packet as it is and answers the client itself. Needs nodes that are
+    /// neighbours on a network that lets them send from each other's addresses; others get their packets as with snat
+    Dsr,
 }
 
 /// Whose packets get the node's address when they leave the cluster.

@@ -102,7 +102,7 @@ impl State {
         };
         if idle(one, now).min(idle(other, now)) >= kept {
             Self::Expired
-        } else if (one.state | other.state) & FlowState::FIN != 0 {
+        } else if seen(one, other) & FlowState::FIN != 0 {
             Self::Closing
         } else if established {
             Self::Established
@@ -130,6 +130,15 @@ impl State {
             Self::Expired => "expired",
             Self::Broken => "broken",
         }
+    }
+}
+
+/// What was seen of either direction; of answers that do not come by here nothing is.
+fn seen(one: &Entry, other: &Entry) -> u16 {
+    match [one, other].map(|entry| entry.flags & FlowFlags::DIRECT != 0) {
+        [true, _] => one.state,
+        [_, true] => other.state,
+        [false, false] => one.state | other.state,
     }
 }
 

@@ -106,7 +106,8 @@ fn the_network_of_a_node() {
     let machine =
         MachineFacts { uplinks: [(2, uplink(1500)), (3, uplink(1400))].into(), ..MachineFacts::default() };
     let dual = node("a", "fd00::1 192.168.0.1 192.168.0.2", "10.244.0.7/24 10.99.0.0/24 fd00:10::/64");
-    let found = network(Some(&dual), |_| true, &machine, true, 1000);
+    let config = NetworkConfig { direct: true, ..NetworkConfig::default() };
+    let found = network(Some(&dual), |_| true, &machine, &config, 1000);
     let expected = Network {
         pods_v4: Addr::from(ip("10.244.0.0")),
         pods_v4_mask: Addr::from_words([
@@ -121,11 +122,15 @@ fn the_network_of_a_node() {
         node_v6: Addr::from(ip("fd00::1")),
         mtu: 1400,
         slot_mask: 511,
-        flags: NetworkFlags::FORWARD,
+        flags: NetworkFlags::FORWARD | NetworkFlags::DIRECT,
     };
     assert_eq!(found, expected);
-    let kernel = network(Some(&dual), |_| false, &machine, false, 1024);
+    let config = NetworkConfig { forward: false, ..NetworkConfig::default() };
+    let kernel = network(Some(&dual), |_| false, &machine, &config, 1024);
     let addrs = Network { node_v4: expected.node_v4, node_v6: expected.node_v6, ..Network::EMPTY };
     assert_eq!(kernel, Network { mtu: 1400, slot_mask: 1023, ..addrs });
-    assert_eq!(network(None, |_| true, &MachineFacts::default(), true, 0), Network::EMPTY);
+    assert_eq!(
+        network(None, |_| true, &MachineFacts::default(), &NetworkConfig::default(), 0),
+        Network::EMPTY
+    );
 }

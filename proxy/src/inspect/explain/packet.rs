@@ -1,6 +1,8 @@
 //! What becomes of a packet, as `ebpf/src/pod.rs` and `ebpf/src/uplink.rs` decide it.
 
-use portolan_abi::{Addr, ClusterCidr, FlowKey, Network, NodeAddrFlags, Outcome, PodEntry, PodFlags};
+use portolan_abi::{
+    Addr, ClusterCidr, FlowKey, Network, NetworkFlags, NodeAddrFlags, Outcome, PodEntry, PodFlags,
+};
 
 use super::question::{Origin, Packet, Question};
 use super::snapshot::prefix;
@@ -137,10 +139,16 @@ fn from_uplink(trace: &mut Trace<'_>, network: &Network, packet: Packet) -> Endi
     let flags = trace.snapshot.node_flags(dst);
     let is_at_home = flags & NodeAddrFlags::OWN != 0;
     let is_asked = !is_at_home || trace.snapshot.has_port(packet.key.dst_port);
-    if is_asked && let Found::Flow(to) = translate::known(trace, &packet) {
-        return translate::deliver(trace, network, to);
+    if is_asked {
+        match translate::known(trace, &packet) {
+            Found::Flow(to) => return translate::deliver(trace, network, to),
+            Found::Direct(backend) => return translate::direct(trace, backend),
+            Found::None => {}
+        }
     }
-    let has_node_ports = flags & NodeAddrFlags::NODE_PORTS != 0;
+    let is_direct = network.flags & NetworkFlags::DIRECT != 0;
+    let sent_on = !is_at_home && flags & NodeAddrFlags::NODE != 0 && is_direct;
+    let has_node_ports = sent_on || flags & NodeAddrFlags::NODE_PORTS != 0;
     let client = Client { is_pod: false, has_node_ports, is_at_home };
     translate::service(trace, network, packet, client).unwrap_or_else(|| to_own(trace, dst))
 }

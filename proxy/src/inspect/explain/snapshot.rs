@@ -103,6 +103,12 @@ impl Snapshot {
         self.network.is_some_and(|network| network.flags & NetworkFlags::FORWARD != 0)
     }
 
+    /// The node of a backend of another node that gets packets as they are.
+    pub(super) fn direct(&self, backend: Addr) -> Option<&ClusterCidr> {
+        let wanted = self.network.is_some_and(|network| network.flags & NetworkFlags::DIRECT != 0);
+        self.inside(backend).map(|(_, range)| range).filter(|range| wanted && range.ifindex != 0)
+    }
+
     /// The state of the flow of an element; `None`: its other direction is gone.
     pub(super) fn flow_state(&self, key: &FlowKey, flow: &Flow) -> Option<State> {
         let other = self.flows.get(&flow.other_key(key.proto))?;

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use clap::Parser;
-use portolan_abi::{Affinity, Flow, FlowFlags, FlowKey, FlowState, PodFlags, Port, Proto, Table, TableRow};
+use portolan_abi::{
+    Affinity, Flow, FlowFlags, FlowKey, FlowState, NetworkFlags, PodFlags, Port, Proto, Table, TableRow,
+};
 
 use super::*;
 
@@ -212,6 +214,24 @@ fn with_a_table_it_is_the_tables_choice() {
     snapshot.rows.clear();
     let text = told(&snapshot, "tcp 198.51.100.7:40000 10.96.0.10:80");
     assert!(text.contains("broken_set: dropped"), "{text}");
+}
+
+#[test]
+fn another_nodes_backend_may_answer_by_itself() {
+    let mut snapshot = snapshot();
+    snapshot.network.as_mut().unwrap().flags |= NetworkFlags::DIRECT;
+    let line = "tcp 198.51.100.7:40000 192.0.2.1:30081";
+    let sent = "forwarded: sent as it is to the node 192.0.2.2 by ifindex 3";
+    let verdict = |snapshot: &Snapshot, line| steps(snapshot, line).pop().unwrap().text;
+    assert_eq!(verdict(&snapshot, line), format!("translated, {sent}"));
+    // What another node has sent here.
+    let here = verdict(&snapshot, "tcp 198.51.100.7:40000 192.0.2.2:30080");
+    assert_eq!(here, "translated, forwarded: redirected into the namespace of pod shop/web-1");
+    let (asked, given) = (("192.0.2.1", 30081), ("10.244.2.9", 8080));
+    let client = ("198.51.100.7", 40000);
+    add_flow(&mut snapshot, tcp(client, asked), tcp(client, given), FlowState::SEEN);
+    snapshot.flows.get_mut(&tcp(client, asked)).unwrap().flags |= FlowFlags::direct(64);
+    assert_eq!(verdict(&snapshot, line), sent);
 }
 
 #[test]

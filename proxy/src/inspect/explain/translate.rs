@@ -27,6 +27,8 @@ pub(super) struct Client {
 pub(super) enum Found {
     /// There is, and the packet becomes this.
     Flow(Packet),
+    /// There is, and the packet goes to the node of this backend as it is.
+    Direct(Addr),
     /// The packet begins one, or goes without.
     None,
 }
@@ -60,6 +62,10 @@ pub(super) fn known(trace: &mut Trace<'_>, packet: &Packet) -> Found {
     if matches!(state, None | Some(State::Closed)) {
         trace.say("FLOWS has such a flow that is over: it is removed, and a new one begins");
         return Found::None;
+    }
+    if flow.flags & FlowFlags::DIRECT != 0 {
+        trace.say(format!("FLOWS has it, {}: it is for {}", snapshot.service_name(flow.service), flow.dst));
+        return Found::Direct(flow.dst);
     }
     let to = Packet { key: flow.translated(key.proto), has_port: true };
     let what = match flow.service {
@@ -165,6 +171,9 @@ fn choose(trace: &mut Trace<'_>, packet: &Packet, frontend: &Frontend, set: Set)
 fn begin(trace: &mut Trace<'_>, network: &Network, packet: Packet, given: &Backend, is_near: bool) -> Ending {
     let mut to = packet;
     (to.key.dst, to.key.dst_port) = (given.addr, given.port);
+    if !is_near && trace.snapshot.direct(given.addr).is_some() {
+        return direct(trace, given.addr).after_translation();
+    }
     let is_itself = given.addr.same(packet.key.src);
     if is_near && !is_itself {
         if !packet.has_port || trace.snapshot.is_free(&to.key.reversed()) {
@@ -182,6 +191,19 @@ fn begin(trace: &mut Trace<'_>, network: &Network, packet: Packet, given: &Backe
         Ok(()) => made(trace, network, to),
         Err(ending) => ending,
     }
+}
+
+/// To the node of a backend, as it is; that node answers.
+pub(super) fn direct(trace: &mut Trace<'_>, backend: Addr) -> Ending {
+    let Some(range) = trace.snapshot.direct(backend) else {
+        trace.say(format!("the node of {backend} is no neighbour any more"));
+        return Ending::failed(Outcome::NoRoute, "dropped");
+    };
+    let (via, ifindex) = (range.via, range.ifindex);
+    trace.say(format!(
+        "DIRECT is on: it goes as it is to {via}, a neighbour at ifindex {ifindex}, which answers the client itself"
+    ));
+    Ending::forwarded(format!("sent as it is to the node {via} by ifindex {ifindex}"))
 }
 
 fn made(trace: &mut Trace<'_>, network: &Network, to: Packet) -> Ending {

@@ -189,3 +189,16 @@ fn json_names_are_stable() {
         })
     );
 }
+
+#[test]
+fn of_a_flow_whose_answers_do_not_come_by_here_the_client_tells() {
+    let (seen, ack, fin) = (FlowState::SEEN, FlowState::ACK, FlowState::FIN);
+    let (sent, given) = (key(Proto::TCP, CLIENT, NODE_PORT), key(Proto::TCP, CLIENT, POD));
+    let rows = [(seen, State::New), (seen | ack, State::Established), (seen | ack | fin, State::Closed)];
+    for (state, expected) in rows {
+        let [(_, one), (_, answers)] = pair(sent, given, 1, (state, seen | ack | fin));
+        let one = Entry { flags: FlowFlags::direct(64), ..one };
+        assert_eq!(State::of(&one, &answers, Proto::TCP, NOW), expected, "{state}");
+        assert_eq!(State::of(&answers, &one, Proto::TCP, NOW), expected, "{state}");
+    }
+}
