@@ -27,6 +27,9 @@ static FLOW_HEAD: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 static LOCAL_PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
 
+/// What an insert says when there is such a key (`EEXIST`).
+const EXISTS: i32 = -17;
+
 /// How many slots a new flow looks at. When all are held by flows in use it is refused: with a table that is nine tenths
 /// full of them, one in 850.
 const SLOT_TRIES: u32 = 64;
@@ -127,8 +130,9 @@ pub(crate) fn create(transport: &Transport) -> Created {
     scratch.reply_to = key.reversed();
     fill(&mut scratch.reply, &scratch.reply_to, Origin { service, slot, state: unseen(transport), flags });
     scratch.reply.seal = seal(&scratch.reply_key, &scratch.reply_to);
-    if !claim(&scratch.reply_key, &scratch.reply) {
-        return Created::Clash;
+    match claim(&scratch.reply_key, &scratch.reply) {
+        Created::Done => {}
+        other => return other,
     }
     let mut flags_forward = node_flags(key);
     if transport.is_direct {
@@ -169,10 +173,20 @@ pub(crate) fn is_free(key: &FlowKey) -> bool {
     true
 }
 
+/// Inserts the element that must not be there yet. One that is over gives up its place; and where the kernel has no memory
+/// at hand, it has been told to get some by then.
 #[inline(always)]
-fn claim(reply_key: &FlowKey, reply: &Flow) -> bool {
-    let insert = || FLOWS.insert(reply_key, reply, u64::from(BPF_NOEXIST)).is_ok();
-    insert() || (is_free(reply_key) && insert())
+fn claim(reply_key: &FlowKey, reply: &Flow) -> Created {
+    let insert = || FLOWS.insert(reply_key, reply, u64::from(BPF_NOEXIST));
+    match insert() {
+        Ok(()) => Created::Done,
+        Err(EXISTS) if !is_free(reply_key) => Created::Clash,
+        Err(_) => match insert() {
+            Ok(()) => Created::Done,
+            Err(EXISTS) => Created::Clash,
+            Err(_) => Created::Refused,
+        },
+    }
 }
 
 /// Whether a flow is in use.

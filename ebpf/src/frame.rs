@@ -2,11 +2,14 @@
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
-use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
+    BPF_F_RECOMPUTE_CSUM,
+};
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes,
-    bpf_skb_pull_data, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_csum_diff, bpf_l4_csum_replace, bpf_skb_adjust_room, bpf_skb_change_tail,
+    bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use portolan_abi::Addr;
@@ -111,6 +114,16 @@ impl<'a> Frame<'a> {
         if segment == 0 { len <= mtu + L3 as u32 } else { segment + header as u32 + MIN_TCP <= mtu }
     }
 
+    /// Bytes of the frame that its IP packet of `len` bytes has; `None`: the packet is cut off. One that is to be cut into
+    /// segments may be longer than its header can say, and then says 0.
+    #[inline(always)]
+    pub(crate) fn end_of_packet(&self, len: usize) -> Option<usize> {
+        // SAFETY: as in `ifindex`.
+        let (all, segment) = unsafe { ((*self.skb()).len as usize, (*self.skb()).gso_size) };
+        let end = if len == 0 && segment != 0 { all } else { L3 + len };
+        (end <= all).then_some(end)
+    }
+
     /// Tells the program of the uplink that nothing is left to be done.
     #[inline(always)]
     pub(crate) fn mark_done(&self) {
@@ -146,6 +159,36 @@ impl<'a> Frame<'a> {
     pub(crate) fn at<T>(&self, offset: usize) -> Option<*mut T> {
         let start = self.ctx.data() + offset;
         if start + size_of::<T>() > self.ctx.data_end() { None } else { Some(start as *mut T) }
+    }
+
+    /// Bytes of the whole frame.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.skb()).len as usize }
+    }
+
+    /// Copies the whole frame to memory that has at least `len` bytes.
+    #[inline(always)]
+    pub(crate) fn copy_to(&self, to: *mut u8, len: usize) -> bool {
+        // SAFETY: the verifier checks the memory.
+        (unsafe { bpf_skb_load_bytes(self.skb().cast(), 0, to.cast(), len as u32) }) == 0
+    }
+
+    /// Makes this another frame.
+    #[inline(always)]
+    pub(crate) fn become_copy_of(&self, from: *const u8, len: usize) -> bool {
+        let flags = u64::from(BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
+        // SAFETY: the verifier checks the memory.
+        self.resize(len).is_some()
+            && (unsafe { bpf_skb_store_bytes(self.skb(), 0, from.cast(), len as u32, flags) }) == 0
+    }
+
+    /// Lets a copy of the frame arrive once more where this one did.
+    #[inline(always)]
+    pub(crate) fn arrive_again(&self) -> bool {
+        // SAFETY: the helper takes the program's context.
+        (unsafe { bpf_clone_redirect(self.skb(), self.ifindex(), u64::from(BPF_F_INGRESS)) }) == 0
     }
 
     /// Brings the first bytes into linear memory: some drivers leave headers in fragments.

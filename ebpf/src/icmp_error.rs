@@ -17,18 +17,34 @@ pub(crate) fn is_error(proto: u8, kind: u8) -> bool {
     if proto == IPPROTO_ICMP { matches!(kind, 3 | 11 | 12) } else { (1..=4).contains(&kind) }
 }
 
-/// Reads the quoted packet. A quoted IPv6 packet with extension headers is not looked through.
+/// Reads the quoted packet; `None` when it is none that the destination has sent. A quoted IPv6 packet with extension
+/// headers is not looked through.
 #[inline(always)]
 pub(crate) fn read(transport: &mut Transport, frame: &Frame<'_>) -> Option<()> {
     let quoted = transport.offset + HEADER;
     let (src, dst, proto, header) = if transport.key.src.is_v4() {
         let ip: Ipv4 = frame.load(quoted)?;
+        // A fragment that is not the first one tells nothing of its flow.
+        if ip.version_ihl >> 4 != 4 || ip.version_ihl & 15 < 5 || u16::from_be(ip.fragment) & 0x1fff != 0 {
+            return None;
+        }
         let (src, dst) = (Addr::from_v4_word(ip.src), Addr::from_v4_word(ip.dst));
         (src, dst, ip.proto, ((ip.version_ihl & 15) as usize) * 4)
     } else {
         let ip: Ipv6 = frame.load(quoted)?;
-        (Addr::from_words(ip.src), Addr::from_words(ip.dst), ip.next, size_of::<Ipv6>())
+        let (src, dst) = (Addr::from_words(ip.src), Addr::from_words(ip.dst));
+        if ip.version[0] >> 4 != 6 || src.is_v4() || dst.is_v4() {
+            return None;
+        }
+        (src, dst, ip.next, size_of::<Ipv6>())
     };
+    if !src.same(transport.key.dst) {
+        return None;
+    }
+    // A quote has eight bytes behind its network header at least (RFC 792).
+    if quoted + header + 8 > transport.end {
+        return None;
+    }
     let (mut src_port, mut dst_port) = (0, 0);
     match proto {
         6 | 17 | 132 => {

@@ -6,6 +6,8 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use portolan_abi::{Addr, ClusterCidr, Network, NodeAddrFlags, PodEntry, PodFlags, PodState, Uplink};
 
+use crate::frame::Frame;
+
 /// The daemon sets the size.
 #[map]
 static NODE_ADDRS: HashMap<Addr, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
@@ -54,6 +56,12 @@ pub(crate) fn inside(addr: &Addr) -> Option<&'static ClusterCidr> {
     CLUSTER_CIDRS.get(Key::new(128, *addr))
 }
 
+/// Whether the address is in the cluster: a pod's or a node's, or one that is not to be masqueraded.
+#[inline(always)]
+pub(crate) fn is_inside(addr: &Addr) -> bool {
+    inside(addr).is_some() || node_addr(addr).is_some()
+}
+
 /// The uplink of this number.
 #[inline(always)]
 pub(crate) fn uplink(ifindex: u32) -> Option<&'static Uplink> {
@@ -81,6 +89,14 @@ impl Pod {
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: as in `at`.
         unsafe { (*self.entry).ifindex }
+    }
+
+    /// Whether the source of the frame's Ethernet header is the pod's own.
+    #[inline(always)]
+    pub(crate) fn sends_as(&self, frame: &Frame<'_>) -> bool {
+        let Some(macs) = frame.at::<[[u8; 6]; 2]>(0) else { return false };
+        // SAFETY: `at` has checked the bounds; the entry as in `at` of this type.
+        unsafe { (*macs)[1] == (*self.entry).pod_mac }
     }
 
     /// Destination and source of an Ethernet header that the pod accepts.

@@ -15,6 +15,12 @@ pub(crate) const FRAGMENT: u8 = 44;
 /// How many extension headers are walked over; who sends more is dropped where ports are needed.
 const MAX_EXTENSIONS: u32 = 6;
 
+/// Whether an IPv6 header is followed by another one.
+#[inline(always)]
+pub(crate) fn is_extension(number: u8) -> bool {
+    number == FRAGMENT || EXTENSIONS.contains(&number)
+}
+
 /// An IP packet: what its network header says.
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
@@ -26,6 +32,8 @@ pub(crate) struct Packet {
     pub(crate) ttl: u8,
     /// Bytes of the network header, without extension headers.
     pub(crate) header: usize,
+    /// Bytes of the whole packet, as the network header says.
+    pub(crate) len: usize,
 }
 
 /// The network header, IPv4 (RFC 791).
@@ -36,7 +44,7 @@ pub(crate) struct Ipv4 {
     tos: u8,
     len: u16,
     id: u16,
-    fragment: u16,
+    pub(crate) fragment: u16,
     ttl: u8,
     pub(crate) proto: u8,
     sum: u16,
@@ -48,7 +56,7 @@ pub(crate) struct Ipv4 {
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct Ipv6 {
-    version: [u8; 4],
+    pub(crate) version: [u8; 4],
     len: u16,
     pub(crate) next: u8,
     hops: u8,
@@ -75,18 +83,25 @@ pub(crate) fn parse(frame: &Frame<'_>) -> Option<Packet> {
                 proto: ip.proto,
                 ttl: ip.ttl,
                 header,
+                len: usize::from(u16::from_be(ip.len)),
             })
         }
         ETH_IPV6 => {
             frame.pull(L3 + size_of::<Ipv6>());
             // SAFETY: as above.
             let ip = unsafe { &*frame.at::<Ipv6>(L3)? };
-            (ip.version[0] >> 4 == 6).then_some(Packet {
-                src: Addr::from_words(ip.src),
-                dst: Addr::from_words(ip.dst),
+            let (src, dst) = (Addr::from_words(ip.src), Addr::from_words(ip.dst));
+            // IPv4-mapped addresses stand for IPv4 here, and are never on the wire.
+            (ip.version[0] >> 4 == 6 && !src.is_v4() && !dst.is_v4()).then_some(Packet {
+                src,
+                dst,
                 proto: ip.next,
                 ttl: ip.hops,
                 header: size_of::<Ipv6>(),
+                len: match u16::from_be(ip.len) {
+                    0 => 0,
+                    len => size_of::<Ipv6>() + usize::from(len),
+                },
             })
         }
         _ => None,
@@ -140,6 +155,18 @@ impl Packet {
         !(first >> 24 == 0xff || first >> 22 == 0x3fa || self.dst.is_loopback() || self.dst.is_any())
     }
 
+    /// Whether somebody may send it on: its source is no loopback, "any", multicast or broadcast address. The stack takes
+    /// none of these from outside (`ip_route_input_slow`, `ip6_rcv_core`).
+    #[inline(always)]
+    pub(crate) fn has_sender(&self) -> bool {
+        if self.src.is_v4() {
+            let byte = u32::from_be(self.src.words()[3]) >> 24;
+            return byte != 0 && byte != 127 && byte < 224;
+        }
+        let first = u32::from_be(self.src.words()[0]);
+        first >> 24 != 0xff && !self.src.is_loopback() && !self.src.is_any()
+    }
+
     /// Whether it may come from an interface that has no global address yet, or looks for its neighbours: IPv6, from a
     /// link-local address or none, to the link.
     #[inline(always)]
@@ -149,17 +176,6 @@ impl Packet {
         !self.src.is_v4()
             && (link_local(self.src) || self.src.is_any())
             && (link_local(self.dst) || multicast)
-    }
-
-    /// Whether only a router may send it: ICMP redirect and router advertisement (RFC 792, RFC 1256, RFC 4861).
-    #[inline(always)]
-    pub(crate) fn is_router_message(&self, frame: &Frame<'_>) -> bool {
-        let Some((offset, proto)) = self.transport_header(frame) else { return false };
-        if proto != IPPROTO_ICMP && proto != IPPROTO_ICMPV6 {
-            return false;
-        }
-        let kind: u8 = frame.load(offset).unwrap_or_default();
-        if proto == IPPROTO_ICMP { kind == 5 || kind == 9 } else { kind == 134 || kind == 137 }
     }
 
     /// Takes one off the TTL or hop limit; the caller has seen that it is above 1.
@@ -188,8 +204,8 @@ impl Packet {
         if self.src.is_v4() {
             return Some((offset, next));
         }
-        for _ in 0..MAX_EXTENSIONS {
-            if next == FRAGMENT || !EXTENSIONS.contains(&next) {
+        for _ in 0..=MAX_EXTENSIONS {
+            if next == FRAGMENT || !is_extension(next) {
                 return Some((offset, next));
             }
             let [following, length]: [u8; 2] = frame.load(offset)?;

@@ -1,8 +1,8 @@
 //! What pods send and receive, on the host side of their veths.
 
-use portolan_abi::{Network, NodeAddrFlags, Outcome};
+use portolan_abi::{Addr, Network, NodeAddrFlags, Outcome};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, L3};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
 use crate::translate::{self, Client};
@@ -10,6 +10,8 @@ use crate::verdict::Verdict;
 use crate::{forward, refuse, transport};
 
 const ETH_ARP: u16 = 0x0806_u16.to_be();
+/// Where an ARP message has the address of its sender (RFC 826).
+const ARP_SENDER: usize = 14;
 
 /// A pod has sent it. The order of the questions: is it the pod's own; is it for a pod, which is most of it and costs
 /// one more lookup; is it for a Service; does it leave the cluster.
@@ -23,6 +25,9 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     let Some(source) = Pod::at(&packet.src).filter(|pod| pod.ifindex() == frame.ifindex()) else {
         return stranger(frame, &packet);
     };
+    if !source.sends_as(frame) {
+        return Verdict::drop(Outcome::SpoofedSource);
+    }
     if network.is_pod(packet.dst) {
         let Some(target) = Pod::at(&packet.dst) else { return Verdict::STACK };
         if (source.is_translated() || target.is_translated())
@@ -43,27 +48,41 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     forward::to_node(frame, &packet, network, range)
 }
 
-/// Neither IPv4 nor IPv6, or not even that.
+/// Neither IPv4 nor IPv6, or not even that. Of ARP, the host remembers the sender: it has to be the pod itself, or nobody,
+/// as in a probe (RFC 5227).
 #[inline(never)]
 fn not_ip(frame: &Frame<'_>) -> Verdict {
-    if frame.protocol() == ETH_ARP && !frame.has_vlan_tag() {
+    if frame.protocol() != ETH_ARP || frame.has_vlan_tag() {
+        return Verdict::drop(Outcome::BadFrame);
+    }
+    let Some(sender) = frame.load(L3 + ARP_SENDER) else { return Verdict::drop(Outcome::BadFrame) };
+    let sender = Addr::from_v4_word(sender);
+    if sender.is_any() || Pod::at(&sender).is_some_and(|pod| pod.ifindex() == frame.ifindex()) {
         return Verdict::STACK;
     }
-    Verdict::drop(Outcome::BadFrame)
+    Verdict::drop(Outcome::SpoofedSource)
 }
 
 /// The source is not the pod's: it may be about to get an address, or lie.
 #[inline(never)]
 fn stranger(frame: &Frame<'_>, packet: &Packet) -> Verdict {
-    if packet.is_router_message(frame) {
-        return Verdict::drop(Outcome::RouterMessage);
+    if !packet.stays_on_link() {
+        return Verdict::drop(Outcome::SpoofedSource);
     }
-    if packet.stays_on_link() { Verdict::STACK } else { Verdict::drop(Outcome::SpoofedSource) }
+    match transport::parse(frame, packet) {
+        None => Verdict::drop(Outcome::Malformed),
+        Some(transport) if transport.is_router_message(frame) => Verdict::drop(Outcome::RouterMessage),
+        Some(_) => Verdict::STACK,
+    }
 }
 
-/// A packet between pods, one of which has flows that are translated; `None` when this is none of them.
+/// A packet between pods, one of which has flows that are translated; `None` when this is none of them, or may go no
+/// further, which the stack tells its sender.
 #[inline(always)]
 fn known(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Option<Verdict> {
+    if packet.ttl <= 1 {
+        return None;
+    }
     let transport = transport::parse(frame, packet)?;
     translate::known(transport).then(|| translate::deliver(frame, packet, transport, network))
 }
@@ -72,20 +91,34 @@ fn known(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Option<Verdic
 #[inline(always)]
 fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod) -> Verdict {
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::drop(Outcome::Malformed) };
-    if translate::known(transport) {
-        return translate::deliver(frame, packet, transport, network);
+    if transport.is_router_message(frame) {
+        return Verdict::drop(Outcome::RouterMessage);
     }
     let node = network::node_addr(&packet.dst);
     let has = |flag| node.is_some_and(|flags| flags & flag != 0);
     let (has_node_ports, is_at_home) = (has(NodeAddrFlags::NODE), has(NodeAddrFlags::OWN));
-    match translate::to_service(transport, Client { is_pod: true, has_node_ports, is_at_home }) {
+    // The stack tells the pod that it may go no further.
+    if packet.ttl <= 1 && !is_at_home {
+        return Verdict::STACK;
+    }
+    if translate::known(transport) {
+        let verdict = translate::deliver(frame, packet, transport, network);
+        return refuse::refuse(frame, packet, transport, verdict);
+    }
+    // An error begins nothing, whoever it goes to.
+    let asked = if transport.quoted == 0 {
+        translate::to_service(transport, Client { is_pod: true, has_node_ports, is_at_home })
+    } else {
+        Verdict::STACK
+    };
+    match asked {
         Verdict::UNDECIDED => {
             source.set_translated();
-            translate::begin(frame, packet, transport, network)
+            let verdict = translate::begin(frame, packet, transport, network);
+            refuse::refuse(frame, packet, transport, verdict)
         }
         // Out of the cluster, where the program of the uplink masquerades, or to another node.
         Verdict::STACK if !is_at_home && packet.is_routable() => forward::outside(frame, packet, network),
-        _ if packet.is_router_message(frame) => Verdict::drop(Outcome::RouterMessage),
         verdict => refuse::refuse(frame, packet, transport, verdict),
     }
 }

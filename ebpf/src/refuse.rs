@@ -1,5 +1,5 @@
 //! Refusals: what nobody serves is answered at once, as a host would that has no such port. TCP gets a reset, everything
-//! else an ICMP port unreachable.
+//! else an ICMP port unreachable; and what may go no further, an ICMP time exceeded.
 
 use aya_ebpf::helpers::generated::bpf_redirect;
 use portolan_abi::{Outcome, Proto};
@@ -59,28 +59,33 @@ struct Reset {
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
 struct Error {
-    kind: u8,
-    code: u8,
+    kind: u16,
     sum: u16,
     unused: u32,
 }
 
 impl Error {
-    const fn new(kind: u8, code: u8) -> Self {
-        Self { kind, code, sum: 0, unused: 0 }
+    const fn new(kind: u16) -> Self {
+        Self { kind: kind.to_be(), sum: 0, unused: 0 }
     }
 }
 
 /// Answers the packet where its outcome is a refusal; everything else stays dropped.
 #[inline(never)]
 pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Verdict) -> Verdict {
-    if verdict != Verdict::drop(Outcome::NoEndpoints) && verdict != Verdict::drop(Outcome::UnknownPort) {
+    let expired = verdict == Verdict::drop(Outcome::TtlExpired);
+    let refused = [Outcome::NoEndpoints, Outcome::UnknownPort].map(Verdict::drop).contains(&verdict);
+    if !expired && !refused {
+        return verdict;
+    }
+    // Nobody answers an error, or a part of a packet that has no header (RFC 1122, 3.2.2).
+    if transport.quoted != 0 || transport.is_headless {
         return verdict;
     }
     let sent = match (transport.key.proto, packet.src.is_v4()) {
-        (Proto::TCP, _) => reset(frame, packet, transport),
-        (_, true) => unreachable_v4(frame, packet),
-        (_, false) => unreachable_v6(frame, packet),
+        (Proto::TCP, _) if refused => reset(frame, packet, transport),
+        (_, true) => error_v4(frame, packet, if expired { 11 << 8 } else { 0x0303 }),
+        (_, false) => error_v6(frame, packet, if expired { 3 << 8 } else { 0x0104 }),
     };
     if !sent || !frame.swap_macs() {
         return verdict;
@@ -129,26 +134,21 @@ fn try_reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Optio
     header(frame, packet, 6, tcp, length)
 }
 
-/// The first bytes of the packet move behind new headers: type 3, code 3 (RFC 792).
+/// The first bytes of the packet move behind new headers: type 3, code 3, or type 11 (RFC 792), in one number.
 #[inline(never)]
-fn unreachable_v4(frame: &Frame<'_>, packet: &Packet) -> bool {
-    unreachable::<{ (20 + QUOTED) / 4 }>(frame, packet, Error::new(3, 3), 1).is_some()
+fn error_v4(frame: &Frame<'_>, packet: &Packet, kind: u16) -> bool {
+    error::<{ (20 + QUOTED) / 4 }>(frame, packet, Error::new(kind), 1).is_some()
 }
 
-/// The same for IPv6: type 1, code 4 (RFC 4443).
+/// The same for IPv6: type 1, code 4, or type 3 (RFC 4443).
 #[inline(never)]
-fn unreachable_v6(frame: &Frame<'_>, packet: &Packet) -> bool {
-    unreachable::<{ (40 + QUOTED) / 4 }>(frame, packet, Error::new(1, 4), 58).is_some()
+fn error_v6(frame: &Frame<'_>, packet: &Packet, kind: u16) -> bool {
+    error::<{ (40 + QUOTED) / 4 }>(frame, packet, Error::new(kind), 58).is_some()
 }
 
 /// Quotes so many words.
 #[inline(always)]
-fn unreachable<const WORDS: usize>(
-    frame: &Frame<'_>,
-    packet: &Packet,
-    mut icmp: Error,
-    proto: u8,
-) -> Option<()>
+fn error<const WORDS: usize>(frame: &Frame<'_>, packet: &Packet, mut icmp: Error, proto: u8) -> Option<()>
 where
     [u32; WORDS]: Default,
 {

@@ -21,9 +21,12 @@ use crate::repeat::{GO_ON, STOP, repeat};
 /// Ports from here on are given out; a client's own port is kept, wherever it is.
 const FIRST_PORT: u32 = 1024;
 const PORTS: u32 = 65536 - FIRST_PORT;
-/// How many ports are tried. They are neighbours, from a random one on: with nine of ten taken at random, none is free
-/// among so many once in 10^23 times.
+/// How many ports are tried, from a random one on: with nine of ten taken, none is free among so many once in 10^23
+/// times.
 const TRIES: u32 = 512;
+/// From one port to the next that is tried: no divisor of [`PORTS`] in it, so that none is tried twice, and far apart,
+/// because those that are taken are neighbours where clients count their ports.
+const STRIDE: u32 = 39_871;
 
 /// The search for a port.
 struct Search<'a> {
@@ -64,7 +67,7 @@ fn has_ports(proto: Proto) -> bool {
 }
 
 extern "C" fn try_port(index: u32, search: &mut Search<'_>) -> c_long {
-    let port = FIRST_PORT + (search.start + index) % PORTS;
+    let port = FIRST_PORT + (search.start + index * STRIDE) % PORTS;
     search.reply.dst_port = Port::new(port as u16);
     search.found = is_free(search);
     if search.found { STOP } else { GO_ON }

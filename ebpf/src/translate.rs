@@ -82,7 +82,8 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
     };
     (transport.to.dst, transport.to.dst_port) = (given.addr, given.port);
     transport.service = frontend.service;
-    transport.is_near = client.is_pod || given.flags & Backend::LOCAL != 0;
+    transport.is_near =
+        given.flags & Backend::LOCAL != 0 || (client.is_pod && network::is_inside(&given.addr));
     Verdict::UNDECIDED
 }
 
@@ -203,7 +204,8 @@ pub(crate) fn note(transport: &mut Transport) -> bool {
     flow::take_slot(transport) && flow::create(transport) == Created::Done
 }
 
-/// Rewrites the packet and sends it where it now goes.
+/// Rewrites the packet and sends it where it now goes. What may go no further is left as its sender made it, because the
+/// stack would not take it with a source of the node's: it is answered.
 #[inline(always)]
 pub(crate) fn deliver(
     frame: &Frame<'_>,
@@ -211,6 +213,9 @@ pub(crate) fn deliver(
     transport: &Transport,
     network: &Network,
 ) -> Verdict {
+    if packet.ttl <= 1 && is_ours(network, transport.to.src) && !network::is_own(&transport.to.dst) {
+        return Verdict::drop(Outcome::TtlExpired);
+    }
     transport.rewrite(frame);
     send(frame, packet, transport, network)
 }

@@ -4,10 +4,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{Addr, FlowKey, FlowState, Port, Proto};
 
-use crate::fragment::{Fragment, Part};
+use crate::fragment::{self, Fragment, Part, PartKey};
 use crate::frame::{Checksum, Frame, L3};
 use crate::icmp_error;
-use crate::packet::{FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, Packet};
+use crate::packet::{FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, Packet, is_extension};
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -67,11 +67,19 @@ pub(crate) struct Transport {
     pub(crate) ttl: u8,
     /// A fragment that is not the first one: it has neither ports nor a checksum.
     pub(crate) is_headless: bool,
+    /// Of a fragment, what it has in common with the others of its packet.
+    part: PartKey,
+    /// A first fragment, for which others may be waiting.
+    pub(crate) is_awaited: bool,
+    /// A fragment that waits for the first one; all else is not known then.
+    is_waiting: bool,
     /// Of an ICMP error, where the packet begins that it tells of, from the beginning of the frame; otherwise 0. `key` is
     /// then what would answer that packet, because that is the way an error goes.
     pub(crate) quoted: usize,
     /// Bytes from the beginning of the frame.
     pub(crate) offset: usize,
+    /// Where the packet ends, in the same way: there may be padding behind it.
+    pub(crate) end: usize,
 }
 
 /// The packet that this CPU works at: too much for a program's stack beside the rest. A program is not interrupted by
@@ -123,22 +131,52 @@ struct Icmp {
     id: u16,
 }
 
-/// Reads the transport header; `None` when it is cut off, behind too many others, or in a fragment that has not come.
+/// Whether there is such a thing behind a header of the family: ICMP is of the one that it tells of, and options between
+/// hops (0, which stands for "any" in the maps) are an IPv6 header.
+#[inline(always)]
+fn is_of_family(proto: u8, is_v4: bool) -> bool {
+    if is_v4 { proto != IPPROTO_ICMPV6 && proto != 0 } else { proto != IPPROTO_ICMP }
+}
+
+/// Bytes that a transport header has at least, or what is known of it; all of it has to be in a first fragment (RFC 7112).
+#[inline(always)]
+fn shortest(proto: u8) -> usize {
+    match proto {
+        6 => 20,
+        132 => 12,
+        17 | IPPROTO_ICMP | IPPROTO_ICMPV6 => 8,
+        _ => 0,
+    }
+}
+
+/// Reads the transport header; `None` when it is cut off, behind too many others, or in a fragment that has not come, or
+/// when the network header lies about the packet's length.
 #[inline(never)]
 pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut Transport> {
+    let transport = get()?;
+    transport.is_waiting = false;
+    let end = frame.end_of_packet(packet.len)?;
     let (mut offset, mut proto) = packet.transport_header(frame)?;
     let fragment = if packet.src.is_v4() {
         Fragment::v4(frame)?
     } else if proto == FRAGMENT {
         let (fragment, next) = Fragment::v6(frame, offset)?;
+        // What follows is not looked through; but headers that nobody knows are not to be taken for transport.
+        if is_extension(next) {
+            return None;
+        }
         (offset, proto) = (offset + FRAGMENT_HEADER, next);
         fragment
     } else {
         Fragment::WHOLE
     };
-    let transport = TRANSPORT.get_ptr_mut(0)?;
-    // SAFETY: the element is this CPU's and nobody else's while the program runs.
-    let transport = unsafe { &mut *transport };
+    let header = if fragment.part == Part::Later { 0 } else { shortest(proto) };
+    if offset + header > end {
+        return None;
+    }
+    if !is_of_family(proto, packet.src.is_v4()) {
+        return None;
+    }
     transport.key = FlowKey {
         src: packet.src,
         dst: packet.dst,
@@ -148,26 +186,50 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
         pad: [0; 3],
     };
     transport.state = FlowState::SEEN;
-    transport.is_first = true;
+    transport.is_first = fragment.part != Part::Later;
     transport.service = 0;
     transport.hop = 0;
     transport.is_direct = false;
     transport.ttl = packet.ttl;
     transport.quoted = 0;
-    transport.offset = offset;
+    (transport.offset, transport.end) = (offset, end);
     transport.is_headless = fragment.part == Part::Later;
+    transport.is_awaited = fragment.part == Part::First;
     match fragment.part {
         Part::Whole => transport.read(frame, offset, proto)?,
         Part::First => {
+            transport.part = fragment.key(packet, proto);
             transport.read(frame, offset, proto)?;
-            fragment.tell(packet, &transport.key);
+            transport.part.tell([transport.key.src_port, transport.key.dst_port]);
         }
         Part::Later => {
-            [transport.key.src_port, transport.key.dst_port] = fragment.ask(packet, &transport.key)?
+            transport.part = fragment.key(packet, proto);
+            let ports = transport.part.ask();
+            transport.is_waiting = ports.is_none();
+            [transport.key.src_port, transport.key.dst_port] = ports?;
         }
     }
     transport.to = transport.key;
     Some(transport)
+}
+
+#[inline(always)]
+fn get() -> Option<&'static mut Transport> {
+    // SAFETY: the element is this CPU's and nobody else's while the program runs.
+    TRANSPORT.get_ptr_mut(0).map(|transport| unsafe { &mut *transport })
+}
+
+/// Whether the packet of which [`parse`] has made nothing is a fragment that comes before the first one, and waits for it
+/// now.
+#[inline(never)]
+pub(crate) fn hold(frame: &Frame<'_>) -> bool {
+    get().is_some_and(|transport| transport.is_waiting && fragment::hold(frame, &mut transport.part))
+}
+
+/// Whether fragments have waited for this first one: then they follow it, and all of them come by here once more.
+#[inline(never)]
+pub(crate) fn release(frame: &Frame<'_>) -> bool {
+    get().is_some_and(|transport| transport.is_awaited && fragment::release(frame, &mut transport.part))
 }
 
 impl Transport {
@@ -202,6 +264,17 @@ impl Transport {
             _ => {}
         }
         Some(())
+    }
+
+    /// Whether only a router may send it: ICMP redirect and router advertisement (RFC 792, RFC 1256, RFC 4861).
+    #[inline(always)]
+    pub(crate) fn is_router_message(&self, frame: &Frame<'_>) -> bool {
+        // An error about such a message has the same protocol, and another type.
+        if self.is_headless || !matches!(self.key.proto.0, IPPROTO_ICMP | IPPROTO_ICMPV6) {
+            return false;
+        }
+        let kind: u8 = frame.load(self.offset).unwrap_or_default();
+        if self.key.src.is_v4() { matches!(kind, 5 | 9) } else { matches!(kind, 134 | 137) }
     }
 
     #[inline(always)]

@@ -20,11 +20,21 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     }
     if network.is_pod(packet.dst) {
         let Some(pod) = Pod::at(&packet.dst) else { return Verdict::STACK };
-        if pod.is_translated()
-            && let Some(transport) = transport::parse(frame, &packet)
-            && translate::known(transport)
-        {
-            return translate::deliver(frame, &packet, transport, network);
+        // Left to the stack: what nobody can have sent.
+        if !packet.has_sender() || network.node(packet.src).same(packet.src) {
+            return Verdict::STACK;
+        }
+        if pod.is_translated() {
+            match parse(frame, &packet) {
+                Ok(transport) => {
+                    if translate::known(transport) {
+                        let verdict = translate::deliver(frame, &packet, transport, network);
+                        return refuse::refuse(frame, &packet, transport, verdict);
+                    }
+                }
+                Err(Verdict::STACK) => {}
+                Err(verdict) => return verdict,
+            }
         }
         if packet.is_datagram() {
             note_direct(frame, &packet);
@@ -34,26 +44,62 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     if is_the_nodes_own(frame, &packet, network) || !packet.is_routable() {
         return Verdict::STACK;
     }
-    // What lies about its headers is the stack's to refuse: nothing of ours is in it.
-    let Some(transport) = transport::parse(frame, &packet) else { return Verdict::STACK };
+    let transport = match parse(frame, &packet) {
+        Ok(transport) => transport,
+        Err(verdict) => return verdict,
+    };
     let flags = network::node_addr(&packet.dst).unwrap_or(0);
     let own = flags & NodeAddrFlags::OWN != 0;
-    if (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport) {
+    let verdict = if (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport) {
         if transport.is_direct {
             return forward::direct(frame, &packet, &transport.to.dst);
         }
-        return translate::deliver(frame, &packet, transport, network);
+        translate::deliver(frame, &packet, transport, network)
+    } else {
+        asked(frame, &packet, transport, network, flags)
+    };
+    refuse::refuse(frame, &packet, transport, verdict)
+}
+
+/// It belongs to no flow: it may begin one.
+#[inline(always)]
+fn asked(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    transport: &mut Transport,
+    network: &Network,
+    flags: u32,
+) -> Verdict {
+    if transport.quoted != 0 {
+        return Verdict::STACK;
     }
+    let is_at_home = flags & NodeAddrFlags::OWN != 0;
     // What is for another node comes here because that node has sent it here.
-    let sent_on = !own && flags & NodeAddrFlags::NODE != 0 && network.flags & NetworkFlags::DIRECT != 0;
+    let sent_on =
+        !is_at_home && flags & NodeAddrFlags::NODE != 0 && network.flags & NetworkFlags::DIRECT != 0;
     let has_node_ports = sent_on || flags & NodeAddrFlags::NODE_PORTS != 0;
-    match translate::to_service(transport, Client { is_pod: false, has_node_ports, is_at_home: own }) {
-        Verdict::UNDECIDED if translate::goes_direct(transport) => {
-            forward::direct(frame, &packet, &transport.to.dst)
+    let client = Client { is_pod: false, has_node_ports, is_at_home };
+    match translate::to_service(transport, client) {
+        Verdict::UNDECIDED if !packet.has_sender() || network::is_own(&packet.src) => {
+            Verdict::drop(Outcome::SpoofedSource)
         }
-        Verdict::UNDECIDED => translate::begin(frame, &packet, transport, network),
-        verdict => refuse::refuse(frame, &packet, transport, verdict),
+        Verdict::UNDECIDED if translate::goes_direct(transport) => {
+            forward::direct(frame, packet, &transport.to.dst)
+        }
+        Verdict::UNDECIDED => translate::begin(frame, packet, transport, network),
+        verdict => verdict,
     }
+}
+
+/// The transport header, or what becomes of a packet that has none. What lies about its headers is the stack's to refuse:
+/// nothing of ours is in it.
+#[inline(always)]
+fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<&'static mut Transport, Verdict> {
+    let Some(transport) = transport::parse(frame, packet) else {
+        let held = transport::hold(frame);
+        return Err(if held { Verdict::drop(Outcome::FragmentHeld) } else { Verdict::STACK });
+    };
+    if transport.is_awaited && transport::release(frame) { Err(Verdict::GONE) } else { Ok(transport) }
 }
 
 /// Whether the packet is for a socket of the node and nothing else: most of what is not for pods.
@@ -68,7 +114,7 @@ fn is_the_nodes_own(frame: &Frame<'_>, packet: &Packet, network: &Network) -> bo
 /// answer from what the pod sends of itself, which is masqueraded; of a TCP connection each segment tells.
 #[inline(always)]
 fn note_direct(frame: &Frame<'_>, packet: &Packet) {
-    if network::inside(&packet.src).is_some() || network::node_addr(&packet.src).is_some() {
+    if network::is_inside(&packet.src) {
         return;
     }
     if let Some(transport) = transport::parse(frame, packet)
@@ -100,7 +146,20 @@ pub(crate) fn sends(frame: &Frame<'_>) -> Verdict {
         return Verdict::STACK;
     }
     let Some(transport) = transport::parse(frame, &packet) else { return Verdict::STACK };
+    if transport.quoted != 0 {
+        return error(frame, transport);
+    }
     if flow::has_port(transport.key.src_port) { host(frame, transport) } else { Verdict::STACK }
+}
+
+/// The host tells somebody of a packet that it could not send on: who sent that one knows it by the addresses that it had
+/// before its translation.
+#[inline(never)]
+fn error(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+    if translate::known(transport) {
+        transport.rewrite(frame);
+    }
+    Verdict::STACK
 }
 
 /// The host sends from a port that is in some flow: it answers for a backend, or has just taken a port that a pod's flow
@@ -124,8 +183,7 @@ fn host(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
 /// A pod's packet, after routing: whoever is in the cluster sees the pod itself, everybody else this uplink.
 #[inline(always)]
 fn leaves(frame: &Frame<'_>, packet: &Packet) -> Verdict {
-    let inside = network::inside(&packet.dst).is_some() || network::node_addr(&packet.dst).is_some();
-    if inside || !packet.is_routable() {
+    if network::is_inside(&packet.dst) || !packet.is_routable() {
         return Verdict::STACK;
     }
     let Some(uplink) = network::uplink(frame.ifindex()) else { return Verdict::STACK };

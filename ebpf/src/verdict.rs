@@ -16,6 +16,8 @@ pub(crate) struct Verdict(u64);
 impl Verdict {
     /// The host's stack takes it, or somebody else's program: `TC_ACT_UNSPEC` and `TCX_NEXT`.
     pub(crate) const STACK: Self = Self(u32::MAX as u64);
+    /// It ends here, and copies of it go on.
+    pub(crate) const GONE: Self = Self(SHOT as u64);
     /// Not decided; never what a program returns.
     pub(crate) const UNDECIDED: Self = Self(u64::MAX);
 

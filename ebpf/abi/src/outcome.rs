@@ -38,11 +38,16 @@ pub enum Outcome {
     PortsExhausted = 15,
     /// There is no way to the backend, or back to the client: dropped.
     NoRoute = 16,
+    /// A fragment whose ports are in another one, which has not come yet: kept until that comes, and given up when others
+    /// need the place.
+    FragmentHeld = 17,
+    /// The packet may go no further: answered with an ICMP time exceeded.
+    TtlExpired = 18,
 }
 
 impl Outcome {
     /// How many there are: the size of `COUNTERS`.
-    pub const COUNT: u32 = 17;
+    pub const COUNT: u32 = 19;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -63,6 +68,8 @@ impl Outcome {
         Self::FlowsFull,
         Self::PortsExhausted,
         Self::NoRoute,
+        Self::FragmentHeld,
+        Self::TtlExpired,
     ];
 
     /// The name in tables, metrics and documents.
@@ -85,6 +92,8 @@ impl Outcome {
             Self::FlowsFull => "flows_full",
             Self::PortsExhausted => "ports_exhausted",
             Self::NoRoute => "no_route",
+            Self::FragmentHeld => "fragment_held",
+            Self::TtlExpired => "ttl_expired",
         }
     }
 }

@@ -125,6 +125,10 @@ fn from_uplink(trace: &mut Trace<'_>, network: &Network, packet: Packet) -> Endi
     }
     if network.is_pod(dst) {
         let Some(pod) = trace.snapshot.pod(dst) else { return nobody(trace, dst) };
+        if network.node(src).same(src) {
+            trace.say(format!("nobody outside has {src}, which is this node's"));
+            return Ending::stack("the host's stack refuses it");
+        }
         if is_translated(pod)
             && let Found::Flow(to) = translate::known(trace, &packet)
         {

@@ -88,6 +88,11 @@ impl Snapshot {
         holding.max_by_key(|(key, _)| key.prefix_len)
     }
 
+    /// Whether the address is in the cluster: a pod's or a node's, or one that is not to be masqueraded.
+    pub(super) fn is_inside(&self, addr: Addr) -> bool {
+        self.inside(addr).is_some() || self.node_addrs.contains_key(&addr)
+    }
+
     /// Whether `loadBalancerSourceRanges` of the Service port covers the address.
     pub(super) fn allows(&self, service: u32, addr: Addr) -> bool {
         let mut ranges = self.source_ranges.iter().filter(|range| range.service == service);
