@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use portolan_abi::{LAYOUT, MapName};
 
 use crate::agent::Agent;
 use crate::cgroup::Cgroup;
@@ -110,6 +111,16 @@ impl Node {
     /// What its daemon is started with.
     pub fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// Where a map of its programs is pinned.
+    pub fn map(&self, map: MapName) -> PathBuf {
+        self.setup.bpffs.join(format!("portolan/v{LAYOUT}/maps")).join(map.as_str())
+    }
+
+    /// Where a program of packets is pinned.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.setup.bpffs.join(format!("portolan/v{LAYOUT}/programs")).join(name)
     }
 
     /// Its agent: a process of the node itself, as a host-network pod is.

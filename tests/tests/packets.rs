@@ -1,9 +1,21 @@
 //! The packet tier, as hosts outside of the cluster, pods without the socket tier and servers see it.
 
+#[path = "packets/bulk.rs"]
+mod bulk;
+#[path = "packets/crowd.rs"]
+mod crowd;
 #[path = "packets/dsr.rs"]
 mod dsr;
+#[path = "packets/echo.rs"]
+mod echo;
+#[path = "packets/flood.rs"]
+mod flood;
+#[path = "packets/fragments.rs"]
+mod fragments;
 #[path = "packets/full.rs"]
 mod full;
+#[path = "packets/icmp.rs"]
+mod icmp;
 #[path = "packets/maglev.rs"]
 mod maglev;
 #[path = "packets/masquerade.rs"]
@@ -18,3 +30,7 @@ mod per_packet;
 mod scene;
 #[path = "packets/sources.rs"]
 mod sources;
+#[path = "packets/spoof.rs"]
+mod spoof;
+#[path = "packets/wire.rs"]
+mod wire;

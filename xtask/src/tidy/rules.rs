@@ -23,7 +23,7 @@ const MOST_LINES: usize = 600;
 const MANY_LINES: usize = 400;
 
 /// Where `unsafe` may be, by a part of the path, and for what.
-const UNSAFE: [(&str, &str); 10] = [
+const UNSAFE: [(&str, &str); 11] = [
     ("ebpf/", "kernel memory, and the layouts shared with it"),
     ("proxy/src/dataplane", "bpf(2)"),
     ("cni-plugin/src/ledger", "bpf(2)"),
@@ -32,6 +32,7 @@ const UNSAFE: [(&str, &str); 10] = [
     ("cni-plugin/tests/plugin/hook.rs", "bpf(2), to see what is attached"),
     ("cni-plugin/src/carrier.rs", "an ioctl that netlink has no equivalent of"),
     ("netns", "setns(2) and its kin"),
+    ("tests/src/offload.rs", "an ioctl that netlink has no equivalent of"),
     ("tests/src/place.rs", "entering namespace and cgroup between fork and exec"),
     ("tests/src/programs.rs", "bpf(2), to see what is attached"),
 ];
