@@ -9,6 +9,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod lab;
 mod lint;
 mod process;
@@ -39,6 +40,8 @@ enum Task {
     Lint,
     /// Lint, then run every test; needs root.
     Test,
+    /// Send random packets through the programs and compare with a model of them; needs root.
+    Fuzz(fuzz::Args),
     /// Show a three-node cluster of network namespaces at work; needs root.
     Demo(demo::Args),
     /// Start that cluster to play with, or remove what a killed run left; needs root.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args),
         Task::Lint => lint::run(),
         Task::Test => test::run(),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Lab(args) => lab::run(&args),
         Task::Bench(args) => bench::run(&args),

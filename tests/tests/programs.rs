@@ -1,0 +1,118 @@
+//! The programs of packets against a model of them: random packets, answers, errors and lies through every program, and
+//! what comes out has to be what the model says, byte by byte.
+//!
+//! `cargo xtask fuzz --minutes 10` does this for longer; a failure says which seed repeats it.
+
+#[path = "programs/generate.rs"]
+mod generate;
+#[path = "programs/model.rs"]
+mod model;
+#[path = "programs/packet.rs"]
+mod packet;
+#[path = "programs/run.rs"]
+mod run;
+#[path = "programs/world.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use portolan_abi::Outcome;
+
+use generate::Source;
+use model::Model;
+use run::{Action, Programs};
+use world::Cluster;
+
+/// How long without [`SECONDS`].
+const BRIEF: Duration = Duration::from_secs(6);
+/// How long, in seconds, and the seed to begin with: what `cargo xtask fuzz` sets.
+const SECONDS: &str = "PORTOLAN_FUZZ_SECONDS";
+const SEED: &str = "PORTOLAN_FUZZ_SEED";
+/// Frames of a round: few enough that no flow gets old meanwhile.
+const ROUND: usize = 4000;
+
+/// What a run has to come by, or it tests less than it seems to.
+const REACHED: [Outcome; 12] = [
+    Outcome::Translated,
+    Outcome::NoEndpoints,
+    Outcome::NoLocalEndpoints,
+    Outcome::UnknownPort,
+    Outcome::UnallocatedAddress,
+    Outcome::Forwarded,
+    Outcome::SpoofedSource,
+    Outcome::BadFrame,
+    Outcome::RouterMessage,
+    Outcome::Malformed,
+    Outcome::FragmentHeld,
+    Outcome::TtlExpired,
+];
+
+#[derive(Default)]
+struct Tally {
+    frames: u64,
+    id: u32,
+    by_result: BTreeMap<String, u64>,
+}
+
+fn setting(name: &str) -> Result<Option<u64>> {
+    let text = std::env::var(name).ok();
+    text.map(|text| text.parse().with_context(|| format!("{name} should be a number, and is {text}")))
+        .transpose()
+}
+
+fn round(seed: u64, model: &mut Model, programs: &mut Programs, tally: &mut Tally) -> Result<()> {
+    let mut source = Source::new(seed, tally.id);
+    for number in 0..ROUND {
+        let (place, frame) = source.next(model);
+        let what = || format!("seed {seed}, frame {number}, {place:?}\n{frame:02x?}");
+        if !model.is_possible(place, &frame) {
+            continue;
+        }
+        let Some(seen) = programs.run(place, &frame).with_context(what)? else { continue };
+        if let Err(why) = model.check(place, &frame, &seen) {
+            bail!("{why}\n{}\nbecame\n{:02x?}", what(), seen.frame);
+        }
+        tally.frames += 1;
+        let changed = if seen.frame == frame { "" } else { ", changed" };
+        let action = if seen.action == Action::Drop { String::new() } else { changed.to_owned() };
+        *tally
+            .by_result
+            .entry(format!("{:?}: {:?}{action} {:?}", place.hook, seen.action, seen.counts))
+            .or_default() += 1;
+    }
+    tally.id = source.id();
+    Ok(())
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "a seed that nobody sees cannot be tried again")]
+fn what_comes_out_of_the_programs_is_what_the_model_says() -> Result<()> {
+    let cluster = Cluster::begin()?;
+    let until = Instant::now() + setting(SECONDS)?.map_or(BRIEF, Duration::from_secs);
+    let given = setting(SEED)?;
+    let mut tally = Tally::default();
+    let ran: Result<()> = cluster.node().place().netns.inside(|| {
+        let mut programs = Programs::of(cluster.node())?;
+        let mut model = Model::new(cluster.world()?);
+        // The first round is always the same one; the others never are, unless they are asked for.
+        let mut seed = given.unwrap_or(1);
+        while tally.frames == 0 || Instant::now() < until {
+            model.begin()?;
+            round(seed, &mut model, &mut programs, &mut tally)?;
+            seed = if given.is_some() { seed + 1 } else { fastrand::u64(..) };
+        }
+        Ok(())
+    })?;
+    println!("{} frames", tally.frames);
+    for (result, count) in &tally.by_result {
+        println!("{count:>10} {result}");
+    }
+    ran?;
+    for outcome in REACHED {
+        let reached = tally.by_result.keys().any(|result| result.contains(outcome.name()));
+        ensure!(reached, "no frame came to {}", outcome.name());
+    }
+    Ok(())
+}

@@ -1,0 +1,597 @@
+//! What the programs should do with a frame: `ARCHITECTURE.md` and `docs/nat.md` as code, without a look at theirs.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use portolan_abi::Outcome;
+use portolan_lab::counters::Counts;
+use portolan_lab::frame::{ETHERNET, Ip, checksum, flags, icmp, icmp_of, proto, pseudo, tcp};
+
+use crate::packet::{Fragments, Key, Kind, Net, PartOf, Transport, Unreadable, is_translation, replaced};
+use crate::run::{Action, Hook, Place, Seen};
+use crate::world::{Front, World};
+
+/// Bytes of the largest frame that the lab's cables carry.
+const LARGEST: usize = ETHERNET + 1500;
+
+/// One direction of a flow.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow {
+    pub(crate) to: Key,
+    is_reply: bool,
+    flags: u8,
+}
+
+/// What is expected.
+struct Expected {
+    action: Action,
+    counts: Vec<Outcome>,
+    /// The frame afterwards but for its checksums; nobody sees one that is dropped.
+    frame: Vec<u8>,
+    transport: Option<Transport>,
+    /// It is a new packet, checksums and all.
+    is_new: bool,
+}
+
+/// What a translation is for.
+enum Verdict {
+    Stack,
+    Drop(Outcome),
+    To(Key, Vec<Outcome>),
+}
+
+pub(crate) struct Model {
+    pub(crate) world: World,
+    pub(crate) flows: HashMap<Key, Flow>,
+    fragments: Fragments,
+    /// What has had a first fragment in earlier rounds.
+    forgotten: HashSet<PartOf>,
+    /// What has had another one before its first.
+    waiting: HashSet<PartOf>,
+}
+
+/// A step of the model: a frame, and what the program made of it, which tells the choices that are free.
+struct Step<'a> {
+    frame: &'a [u8],
+    seen: &'a Seen,
+    net: Net,
+}
+
+impl Model {
+    pub(crate) fn new(world: World) -> Self {
+        let (forgotten, waiting) = (HashSet::new(), HashSet::new());
+        Self { world, flows: HashMap::new(), fragments: Fragments::new(), forgotten, waiting }
+    }
+
+    /// Whether such a frame can be there: a host sends nothing of its own making in the name of somebody else.
+    pub(crate) fn is_possible(&self, place: Place, frame: &[u8]) -> bool {
+        let Some(net) = Net::read(frame) else { return true };
+        match net.part(frame) {
+            // It would let those that wait for it arrive for real.
+            Some((of, true)) if self.waiting.contains(&of) => return false,
+            // Whether the programs still know the first fragment of an earlier round is a matter of what came since.
+            Some((of, false)) if self.forgotten.contains(&of) && !self.fragments.contains_key(&of) => {
+                return false;
+            }
+            _ => {}
+        }
+        let is_hosts = place.hook == Hook::ToUplink && place.ingress == 0;
+        !is_hosts || self.world.is_own(net.src) || World::is_pod_range(net.src)
+    }
+
+    /// Begins anew, without flows.
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.flows.clear();
+        self.forgotten.extend(self.fragments.drain().map(|(of, _)| of));
+        self.world.forget_flows()
+    }
+
+    /// Compares; an error says what is different.
+    pub(crate) fn check(&mut self, place: Place, frame: &[u8], seen: &Seen) -> Result<(), String> {
+        let wanted = self.expect(place, frame, seen);
+        if wanted.counts == [Outcome::FragmentHeld] {
+            let part = Net::read(frame).and_then(|net| net.part(frame));
+            self.waiting.extend(part.map(|(of, _)| of));
+        }
+        if wanted.action != seen.action {
+            return Err(format!(
+                "{:?} ({:?}), and not {:?} ({:?})",
+                seen.action, seen.counts, wanted.action, wanted.counts
+            ));
+        }
+        if Counts::of(&wanted.counts) != seen.counts {
+            return Err(format!("counted {:?}, and not {:?}", seen.counts, wanted.counts));
+        }
+        if seen.action == Action::Drop {
+            return Ok(());
+        }
+        if wanted.frame == frame || wanted.is_new {
+            return if seen.frame == wanted.frame {
+                Ok(())
+            } else {
+                Err(format!("not {:02x?}", wanted.frame))
+            };
+        }
+        is_translation(frame, &wanted.frame, &seen.frame, wanted.transport.as_ref())
+    }
+
+    fn expect(&mut self, place: Place, frame: &[u8], seen: &Seen) -> Expected {
+        let stack = || as_it_is(frame, Action::Stack, None);
+        let Some(net) = Net::read(frame) else {
+            let is_arp = frame.get(12..14) == Some(&[8, 6]);
+            return match place.hook {
+                Hook::FromPod if !is_arp => as_it_is(frame, Action::Drop, Some(Outcome::BadFrame)),
+                Hook::FromPod => self.arp(place, frame),
+                Hook::ToPod | Hook::FromUplink | Hook::ToUplink => stack(),
+            };
+        };
+        let step = Step { frame, seen, net };
+        match place.hook {
+            Hook::FromPod => self.from_pod(place, &step),
+            Hook::ToPod if place.ingress != 0 || !self.world.translated.contains(&net.dst) => stack(),
+            Hook::ToPod => self.answers_of_the_host(&step),
+            Hook::FromUplink => self.from_uplink(&step),
+            Hook::ToUplink => self.to_uplink(place, &step),
+        }
+    }
+
+    fn arp(&self, place: Place, frame: &[u8]) -> Expected {
+        let Some(sender) = frame.get(28..32).and_then(|ip| <[u8; 4]>::try_from(ip).ok()) else {
+            return as_it_is(frame, Action::Drop, Some(Outcome::BadFrame));
+        };
+        let is_own = self.world.pods.get(&sender.into()).is_some_and(|pod| pod.ifindex == place.ifindex);
+        let is_honest = sender == [0; 4] || is_own;
+        if is_honest { as_it_is(frame, Action::Stack, None) } else { spoofed(frame) }
+    }
+
+    fn from_pod(&mut self, place: Place, step: &Step<'_>) -> Expected {
+        let Step { frame, net, .. } = step;
+        let own = self.world.pods.get(&net.src).filter(|pod| pod.ifindex == place.ifindex).cloned();
+        let Some(own) = own else { return self.stranger(step) };
+        if frame[6..12] != own.macs[0] {
+            return spoofed(frame);
+        }
+        let is_local = World::is_pod_range(net.dst);
+        if is_local || World::is_remote_range(net.dst) {
+            if is_local && !self.world.pods.contains_key(&net.dst) {
+                return as_it_is(frame, Action::Stack, None);
+            }
+            let is_translated = |ip| self.world.translated.contains(&ip);
+            if net.ttl > 1
+                && (is_translated(net.src) || (is_local && is_translated(net.dst)))
+                && let Ok(transport) = Transport::read(frame, net, &mut self.fragments)
+                && let Some(to) = self.known(&transport)
+            {
+                return self.deliver(step, &transport, to, Vec::new());
+            }
+            return self.forward(step, None, net.dst, Vec::new());
+        }
+        let transport = match Transport::read(frame, net, &mut self.fragments) {
+            Ok(transport) => transport,
+            Err(_) => return as_it_is(frame, Action::Drop, Some(Outcome::Malformed)),
+        };
+        if is_router_message(step, &transport) {
+            return as_it_is(frame, Action::Drop, Some(Outcome::RouterMessage));
+        }
+        if net.ttl <= 1 && !self.world.is_own(net.dst) {
+            return as_it_is(frame, Action::Stack, None);
+        }
+        if let Some(to) = self.known(&transport) {
+            return self.deliver(step, &transport, to, Vec::new());
+        }
+        match self.to_service(step, &transport, true) {
+            Verdict::To(to, counts) => self.deliver(step, &transport, to, counts),
+            Verdict::Stack if !self.world.is_node(net.dst) && is_routable(net.dst) => {
+                self.forward(step, None, net.dst, Vec::new())
+            }
+            Verdict::Stack => as_it_is(frame, Action::Stack, None),
+            Verdict::Drop(outcome) => refused(step, &transport, outcome),
+        }
+    }
+
+    fn stranger(&mut self, step: &Step<'_>) -> Expected {
+        if !stays_on_link(&step.net) {
+            return spoofed(step.frame);
+        }
+        match Transport::read(step.frame, &step.net, &mut self.fragments) {
+            Err(_) => as_it_is(step.frame, Action::Drop, Some(Outcome::Malformed)),
+            Ok(transport) if is_router_message(step, &transport) => {
+                as_it_is(step.frame, Action::Drop, Some(Outcome::RouterMessage))
+            }
+            Ok(_) => as_it_is(step.frame, Action::Stack, None),
+        }
+    }
+
+    /// What the host sends to somebody whose flow it is the other end of, or about whose flow it has an error to tell.
+    fn answers_of_the_host(&mut self, step: &Step<'_>) -> Expected {
+        let stack = as_it_is(step.frame, Action::Stack, None);
+        let Ok(transport) = Transport::read(step.frame, &step.net, &mut self.fragments) else { return stack };
+        match self.known(&transport) {
+            Some(to) => rewritten(step, &transport, &to),
+            None => stack,
+        }
+    }
+
+    fn from_uplink(&mut self, step: &Step<'_>) -> Expected {
+        let Step { frame, net, .. } = step;
+        let stack = |frame: &[u8]| as_it_is(frame, Action::Stack, None);
+        if World::is_pod_range(net.src) {
+            return spoofed(frame);
+        }
+        if World::is_pod_range(net.dst) {
+            return self.to_own_pod(step);
+        }
+        if !is_routable(net.dst) {
+            return stack(frame);
+        }
+        let transport = match Transport::read(frame, net, &mut self.fragments) {
+            Ok(transport) => transport,
+            Err(Unreadable::Malformed) => return stack(frame),
+            Err(Unreadable::Waiting) => return as_it_is(frame, Action::Drop, Some(Outcome::FragmentHeld)),
+        };
+        if let Some(to) = self.known(&transport) {
+            return self.deliver(step, &transport, to, Vec::new());
+        }
+        if matches!(transport.kind, Kind::Error(_)) {
+            return stack(frame);
+        }
+        match self.to_service(step, &transport, false) {
+            Verdict::To(to, counts) => self.deliver(step, &transport, to, counts),
+            Verdict::Stack => stack(frame),
+            Verdict::Drop(outcome) => refused(step, &transport, outcome),
+        }
+    }
+
+    fn to_own_pod(&mut self, step: &Step<'_>) -> Expected {
+        let Step { frame, net, .. } = step;
+        let is_martian = !has_sender(net.src) || self.world.node(net.is_v4()) == net.src;
+        if is_martian || !self.world.pods.contains_key(&net.dst) {
+            return as_it_is(frame, Action::Stack, None);
+        }
+        if self.world.translated.contains(&net.dst) {
+            match Transport::read(frame, net, &mut self.fragments) {
+                Ok(transport) => {
+                    if let Some(to) = self.known(&transport) {
+                        return self.deliver(step, &transport, to, Vec::new());
+                    }
+                }
+                Err(Unreadable::Malformed) => {}
+                Err(Unreadable::Waiting) => {
+                    return as_it_is(frame, Action::Drop, Some(Outcome::FragmentHeld));
+                }
+            }
+        }
+        // Somebody outside talks to the pod by its own address: the pod's answers are to keep it.
+        if net.proto == proto::UDP
+            && !self.world.is_inside(net.src)
+            && let Ok(transport) = Transport::read(frame, net, &mut self.fragments)
+            && self.known(&transport).is_none()
+        {
+            let key = transport.key;
+            self.create(key, key, transport.flags);
+        }
+        self.forward(step, None, net.dst, Vec::new())
+    }
+
+    fn to_uplink(&mut self, place: Place, step: &Step<'_>) -> Expected {
+        let Step { frame, net, .. } = step;
+        let stack = as_it_is(frame, Action::Stack, None);
+        let is_pod = World::is_pod_range(net.src);
+        if is_pod && (self.world.is_inside(net.dst) || !is_routable(net.dst)) {
+            return stack;
+        }
+        if !is_pod && place.ingress != 0 {
+            return stack;
+        }
+        let Ok(transport) = Transport::read(frame, net, &mut self.fragments) else {
+            return if is_pod { as_it_is(frame, Action::Drop, Some(Outcome::Malformed)) } else { stack };
+        };
+        if let Some(to) = self.known(&transport) {
+            return rewritten(step, &transport, &to);
+        }
+        let begins = if is_pod {
+            transport.is_first
+        } else {
+            // The host has taken a port that a pod's flow has already.
+            !matches!(transport.kind, Kind::Error(_)) && !self.is_free(transport.key.reversed())
+        };
+        if !begins {
+            return stack;
+        }
+        let node = self.world.node(net.is_v4());
+        let src = if is_pod { SocketAddr::new(node, transport.key.src.port()) } else { transport.key.src };
+        match self.with_port(step, &transport, Key { src, ..transport.key }) {
+            Verdict::To(to, counts) => Expected { counts, ..rewritten(step, &transport, &to) },
+            Verdict::Drop(outcome) => as_it_is(frame, Action::Drop, Some(outcome)),
+            Verdict::Stack => stack,
+        }
+    }
+
+    /// What a packet of a known flow becomes.
+    fn known(&mut self, transport: &Transport) -> Option<Key> {
+        let flow = self.flows.get_mut(&transport.key)?;
+        flow.flags |= transport.flags & (flags::FIN | flags::RST | flags::ACK);
+        let flow = *flow;
+        if transport.is_first {
+            let is_tcp = transport.key.proto == proto::TCP;
+            if is_tcp && flow.is_reply {
+                return None;
+            }
+            let other = self.flows.get(&flow.to.reversed()).copied();
+            if other.is_none_or(|other| is_tcp && is_closed(&flow, &other)) {
+                self.flows.remove(&transport.key);
+                self.flows.remove(&flow.to.reversed());
+                return None;
+            }
+        }
+        Some(flow.to)
+    }
+
+    /// Whether packets with this key would belong to nobody; a flow that is over gives it up.
+    fn is_free(&mut self, key: Key) -> bool {
+        let Some(flow) = self.flows.get(&key).copied() else { return true };
+        let other = flow.to.reversed();
+        let is_alive =
+            self.flows.get(&other).is_some_and(|other| key.proto != proto::TCP || !is_closed(&flow, other));
+        if !is_alive {
+            self.flows.remove(&key);
+            self.flows.remove(&other);
+        }
+        !is_alive
+    }
+
+    fn create(&mut self, key: Key, to: Key, flags: u8) -> bool {
+        if !self.is_free(to.reversed()) {
+            return false;
+        }
+        self.flows.insert(to.reversed(), Flow { to: key.reversed(), is_reply: true, flags: 0 });
+        let flags = flags & (flags::FIN | flags::RST | flags::ACK);
+        self.flows.insert(key, Flow { to, is_reply: false, flags });
+        true
+    }
+
+    fn to_service(&mut self, step: &Step<'_>, transport: &Transport, is_pod: bool) -> Verdict {
+        let key = transport.key;
+        if matches!(transport.kind, Kind::Error(_)) {
+            return Verdict::Stack;
+        }
+        let serves_ports =
+            if is_pod { self.world.is_node(key.dst.ip()) } else { self.world.is_own(key.dst.ip()) };
+        let front = self.world.fronts.get(&(key.dst, key.proto)).or_else(|| {
+            serves_ports.then(|| self.world.at_node_port(key.dst.ip(), key.dst.port(), key.proto)).flatten()
+        });
+        let backends = match front.cloned() {
+            None if World::is_service_range(key.dst.ip()) => {
+                let is_one = self.world.cluster_ips.contains(&key.dst.ip());
+                return Verdict::Drop(if is_one {
+                    Outcome::UnknownPort
+                } else {
+                    Outcome::UnallocatedAddress
+                });
+            }
+            None => return Verdict::Stack,
+            Some(Front::Refused) => return Verdict::Drop(Outcome::NoEndpoints),
+            Some(Front::Elsewhere(_)) if !is_pod => return Verdict::Drop(Outcome::NoLocalEndpoints),
+            Some(Front::Backends(backends) | Front::Elsewhere(backends)) => backends,
+        };
+        if !is_pod && (!has_sender(key.src.ip()) || self.world.is_own(key.src.ip())) {
+            return Verdict::Drop(Outcome::SpoofedSource);
+        }
+        // Any of them; the frame tells which, unless it was dropped.
+        let told = self.told(step, key);
+        let dst = backends.iter().find(|dst| told.is_some_and(|told| is_sent_to(transport, &told, **dst)));
+        let dst = dst.unwrap_or(&backends[0]);
+        let to = Key { dst: *dst, ..key };
+        if is_pod {
+            self.world.translated.insert(key.src.ip());
+        }
+        let is_near = is_pod || self.world.pods.contains_key(&dst.ip());
+        let verdict = if is_near && to.dst.ip() != key.src.ip() && self.create(key, to, transport.flags) {
+            Verdict::To(to, vec![Outcome::Translated])
+        } else {
+            let src = SocketAddr::new(self.world.node(key.src.is_ipv4()), key.src.port());
+            self.with_port(step, transport, Key { src, ..to })
+        };
+        // The answers of a pod to one of another node look like any packet between pods.
+        if is_near && matches!(verdict, Verdict::To(..)) && World::is_remote_range(key.src.ip()) {
+            self.world.translated.insert(dst.ip());
+        }
+        verdict
+    }
+
+    /// Takes the port in `to` if that is free, and otherwise another one, which the frame tells.
+    fn with_port(&mut self, step: &Step<'_>, transport: &Transport, to: Key) -> Verdict {
+        let mut to = to;
+        if !self.is_free(to.reversed()) {
+            if ![proto::TCP, proto::UDP, proto::ICMP, proto::ICMPV6].contains(&to.proto) {
+                return Verdict::Drop(Outcome::PortsExhausted);
+            }
+            let told = self.told(step, transport.key).map(|told| told.src.port());
+            let Some(port) = told else { return Verdict::Drop(Outcome::PortsExhausted) };
+            to.src.set_port(port);
+            if port < 1024 || !self.is_free(to.reversed()) {
+                return Verdict::Drop(Outcome::PortsExhausted);
+            }
+        }
+        if self.create(transport.key, to, transport.flags) {
+            Verdict::To(to, vec![Outcome::Translated])
+        } else {
+            Verdict::Drop(Outcome::PortsExhausted)
+        }
+    }
+
+    /// What became of a packet where the programs may choose: the frame tells, and of one that was answered the flow.
+    fn told(&self, step: &Step<'_>, key: Key) -> Option<Key> {
+        if step.seen.counts.get(Outcome::TtlExpired) > 0 {
+            return self.world.flow(key);
+        }
+        let out = Net::read(&step.seen.frame)?;
+        let ports = Transport::read(&step.seen.frame, &out, &mut Fragments::new());
+        let unknown = |ip| SocketAddr::new(ip, 0);
+        Some(ports.map_or(Key { src: unknown(out.src), dst: unknown(out.dst), ..key }, |out| out.key))
+    }
+
+    /// A translated packet goes where it now belongs.
+    fn deliver(&self, step: &Step<'_>, transport: &Transport, to: Key, mut counts: Vec<Outcome>) -> Expected {
+        let must = self.world.is_own(to.src.ip());
+        if step.net.ttl <= 1 && must && !self.world.is_own(to.dst.ip()) {
+            let mut expected = refused(step, transport, Outcome::TtlExpired);
+            counts.append(&mut expected.counts);
+            return Expected { counts, ..expected };
+        }
+        let translated = replaced(step.frame, &step.net, transport, &to);
+        if self.world.is_own(to.dst.ip()) {
+            return Expected { counts, ..rewritten(step, transport, &to) };
+        }
+        let mut expected = self.forward(step, Some((translated, must)), to.dst.ip(), counts);
+        expected.transport = Some(*transport);
+        expected
+    }
+
+    /// Past the stack, to whoever has the address, if the packet is simple; a translated one goes anyway, where the stack
+    /// would not take it.
+    fn forward(
+        &self,
+        step: &Step<'_>,
+        translated: Option<(Vec<u8>, bool)>,
+        dst: IpAddr,
+        mut counts: Vec<Outcome>,
+    ) -> Expected {
+        let net = &step.net;
+        let is_translated = translated.is_some();
+        let (mut frame, must) = translated.unwrap_or_else(|| (step.frame.to_vec(), false));
+        let is_simple = net.is_plain() && net.ttl > 1 && step.frame.len() <= LARGEST;
+        let pod = self.world.pods.get(&dst);
+        let goes = if World::is_pod_range(dst) {
+            pod.is_some() && (is_simple || (must && net.ttl > 1))
+        } else {
+            has_route(dst) && if is_translated { net.ttl > 1 } else { is_simple }
+        };
+        if !goes {
+            if must && (pod.is_some() || !World::is_pod_range(dst)) {
+                counts.push(Outcome::NoRoute);
+                return Expected { action: Action::Drop, counts, frame, transport: None, is_new: false };
+            }
+            return Expected { action: Action::Stack, counts, frame, transport: None, is_new: false };
+        }
+        counts.push(Outcome::Forwarded);
+        frame[if net.is_v4() { ETHERNET + 8 } else { ETHERNET + 7 }] -= 1;
+        if let Some(pod) = pod {
+            frame[..12].copy_from_slice(&pod.macs.concat());
+        }
+        Expected { action: Action::Redirect, counts, frame, transport: None, is_new: false }
+    }
+}
+
+/// Whether a translated packet has gone to a backend; a later fragment tells the address alone.
+fn is_sent_to(transport: &Transport, told: &Key, dst: SocketAddr) -> bool {
+    told.dst == dst || (transport.kind == Kind::Headless && told.dst.ip() == dst.ip())
+}
+
+fn as_it_is(frame: &[u8], action: Action, count: Option<Outcome>) -> Expected {
+    let counts = count.into_iter().collect();
+    Expected { action, counts, frame: frame.to_vec(), transport: None, is_new: false }
+}
+
+fn spoofed(frame: &[u8]) -> Expected {
+    as_it_is(frame, Action::Drop, Some(Outcome::SpoofedSource))
+}
+
+fn rewritten(step: &Step<'_>, transport: &Transport, to: &Key) -> Expected {
+    let frame = replaced(step.frame, &step.net, transport, to);
+    Expected { action: Action::Stack, counts: Vec::new(), frame, transport: Some(*transport), is_new: false }
+}
+
+/// What nobody serves is answered, and so is what may go no further; all else is dropped.
+fn refused(step: &Step<'_>, transport: &Transport, outcome: Outcome) -> Expected {
+    let dropped = as_it_is(step.frame, Action::Drop, Some(outcome));
+    let is_refusal = matches!(outcome, Outcome::NoEndpoints | Outcome::UnknownPort);
+    if (!is_refusal && outcome != Outcome::TtlExpired) || transport.kind != Kind::Whole {
+        return dropped;
+    }
+    let (src, dst, key) = (step.net.dst, step.net.src, transport.key);
+    let (number, content) = if is_refusal && key.proto == proto::TCP {
+        if transport.flags & flags::RST != 0 {
+            return dropped;
+        }
+        let at = transport.numbers(step.frame);
+        let (kind, numbers) = if transport.flags & flags::ACK != 0 {
+            (flags::RST, [at[1], 0])
+        } else {
+            (flags::RST | flags::ACK, [0, at[0].wrapping_add(1)])
+        };
+        let mut segment = tcp(key.dst, key.src, kind, numbers, &[]);
+        // Without a window.
+        segment[14..18].fill(0);
+        let sum = checksum(&[&pseudo(src, dst, proto::TCP, segment.len()), &segment]);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        (proto::TCP, segment)
+    } else {
+        let quoted = if step.net.is_v4() { 28 } else { 48 };
+        if !step.net.is_plain() || step.frame.len() < ETHERNET + quoted {
+            return dropped;
+        }
+        let kind = match (is_refusal, step.net.is_v4()) {
+            (true, true) => [3, 3],
+            (true, false) => [1, 4],
+            (false, true) => [11, 0],
+            (false, false) => [3, 0],
+        };
+        let quote = &step.frame[ETHERNET..ETHERNET + quoted];
+        (icmp_of(src), icmp(src, dst, kind, [0; 4], quote))
+    };
+    let mut packet = Ip::new(src, dst, number).around(&content);
+    if src.is_ipv4() {
+        // Not to be cut into fragments.
+        packet[6] = 0x40;
+        packet[10..12].fill(0);
+        let sum = checksum(&[&packet[..20]]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    let frame = [&step.frame[6..12], &step.frame[..6], &step.frame[12..14], &packet].concat();
+    Expected { action: Action::Redirect, counts: vec![outcome], frame, transport: None, is_new: true }
+}
+
+fn is_closed(one: &Flow, other: &Flow) -> bool {
+    (one.flags | other.flags) & flags::RST != 0 || one.flags & other.flags & flags::FIN != 0
+}
+
+fn is_router_message(step: &Step<'_>, transport: &Transport) -> bool {
+    transport.kind != Kind::Headless
+        && transport.message_type(step.frame, &step.net).is_some_and(|kind| {
+            if step.net.is_v4() { [5, 9].contains(&kind) } else { [134, 137].contains(&kind) }
+        })
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 == 0xfe80)
+}
+
+fn stays_on_link(net: &Net) -> bool {
+    let is_multicast = matches!(net.dst, IpAddr::V6(v6) if v6.segments()[0] == 0xff02);
+    !net.is_v4()
+        && (is_link_local(net.src) || net.src.is_unspecified())
+        && (is_link_local(net.dst) || is_multicast)
+}
+
+fn has_sender(src: IpAddr) -> bool {
+    match src {
+        IpAddr::V4(v4) => ![0, 127].contains(&v4.octets()[0]) && v4.octets()[0] < 224,
+        IpAddr::V6(_) => !src.is_multicast() && !src.is_loopback() && !src.is_unspecified(),
+    }
+}
+
+fn is_routable(dst: IpAddr) -> bool {
+    match dst {
+        IpAddr::V4(v4) => has_sender(dst) && !v4.is_link_local(),
+        IpAddr::V6(_) => has_sender(dst) && !is_link_local(dst),
+    }
+}
+
+/// The lab's nodes have default routes; only the broadcast address of their own network leads nowhere, and the anycast
+/// address of its routers, which they have themselves (RFC 4291, 2.6.1).
+fn has_route(dst: IpAddr) -> bool {
+    let own = [IpAddr::from([172, 20, 0, 255]), IpAddr::from([0xfd20, 0, 0, 0, 0, 0, 0, 0])];
+    has_sender(dst) && !is_link_local(dst) && !own.contains(&dst)
+}
