@@ -117,9 +117,25 @@ struct Scratch {
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// A new flow: packets with the key of `transport` become what it says.
+/// A new flow: packets with the key of `transport` become what it says. A flow that is over gives up its place.
 #[inline(never)]
 pub(crate) fn create(transport: &Transport) -> Created {
+    match insert(transport) {
+        Created::Clash if clash_is_over() => insert(transport),
+        other => other,
+    }
+}
+
+/// Whether the flow that [`insert`] has clashed with is over, and gone now.
+#[inline(never)]
+fn clash_is_over() -> bool {
+    // SAFETY: as in `insert`.
+    SCRATCH.get_ptr_mut(0).is_some_and(|scratch| is_free(unsafe { &(*scratch).reply_key }))
+}
+
+/// Inserts both elements of a flow, or none.
+#[inline(never)]
+fn insert(transport: &Transport) -> Created {
     let (key, translated, service, state, slot) =
         (&transport.key, &transport.to, transport.service, transport.state, transport.slot);
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Created::Refused };
@@ -140,8 +156,8 @@ pub(crate) fn create(transport: &Transport) -> Created {
     }
     fill(&mut scratch.forward, translated, Origin { service, slot, state, flags: flags_forward });
     scratch.forward.seal = seal(key, translated);
-    if FLOWS.insert(key, scratch.forward, 0).is_err() {
-        let _ = FLOWS.remove(scratch.reply_key);
+    if FLOWS.insert(key, &scratch.forward, 0).is_err() {
+        let _ = FLOWS.remove(&scratch.reply_key);
         return Created::Refused;
     }
     count_ports(key, scratch.forward.flags, 1);
@@ -173,14 +189,14 @@ pub(crate) fn is_free(key: &FlowKey) -> bool {
     true
 }
 
-/// Inserts the element that must not be there yet. One that is over gives up its place; and where the kernel has no memory
-/// at hand, it has been told to get some by then.
+/// Inserts the element that must not be there yet. Where the kernel has no memory at hand, it has been told to get some when
+/// it is asked again.
 #[inline(always)]
 fn claim(reply_key: &FlowKey, reply: &Flow) -> Created {
     let insert = || FLOWS.insert(reply_key, reply, u64::from(BPF_NOEXIST));
     match insert() {
         Ok(()) => Created::Done,
-        Err(EXISTS) if !is_free(reply_key) => Created::Clash,
+        Err(EXISTS) => Created::Clash,
         Err(_) => match insert() {
             Ok(()) => Created::Done,
             Err(EXISTS) => Created::Clash,
