@@ -148,7 +148,7 @@ fn insert(transport: &Transport) -> Created {
     scratch.reply.seal = seal(&scratch.reply_key, &scratch.reply_to);
     match claim(&scratch.reply_key, &scratch.reply) {
         Created::Done => {}
-        other => return other,
+        other @ (Created::Clash | Created::Refused) => return other,
     }
     let mut flags_forward = node_flags(key);
     if transport.is_direct {
@@ -239,8 +239,9 @@ struct Search {
     found: bool,
 }
 
-/// Takes the next slot whose holder may lose it; to be called before [`create`]. A flow that was never answered may, whatever its age: a flood of such flows
-/// pushes out its own, and everybody else's handshake is over long before the ring has turned.
+/// Takes the next slot whose holder may lose it; to be called before [`create`]. A flow that was never answered may,
+/// whatever its age: a flood of such flows pushes out its own, and everybody else's handshake is over long before the ring
+/// has turned.
 #[inline(never)]
 pub(crate) fn take_slot(transport: &mut Transport) -> bool {
     let Some(network) = network::get() else { return false };

@@ -32,6 +32,8 @@ pub(crate) struct PartKey {
 const HELD_PARTS: u32 = 8;
 /// Bytes of the largest frame that can wait: more than an Ethernet without jumbo frames carries.
 const HELD_BYTES: usize = 1536;
+/// Every frame has more; older kernels do not see that a length is not 0 where it is only compared with that.
+const SHORTEST: usize = L3;
 /// For how long, in the ticks of flows: after that it may be a packet with the same number.
 const HELD_TICKS: u32 = 2;
 
@@ -119,9 +121,9 @@ impl PartKey {
 /// Keeps a fragment that has come before the first one; whether it could.
 #[inline(always)]
 pub(crate) fn hold(frame: &Frame<'_>, key: &mut PartKey) -> bool {
-    let len = frame.len();
+    let len = frame.len().max(SHORTEST);
     let Some(held) = HELD_HERE.get_ptr_mut(0) else { return false };
-    if len == 0 || len > HELD_BYTES {
+    if len > HELD_BYTES {
         return false;
     }
     // SAFETY: the element is this CPU's and nobody else's while the program runs.
@@ -132,9 +134,9 @@ pub(crate) fn hold(frame: &Frame<'_>, key: &mut PartKey) -> bool {
     }
     for number in 0..HELD_PARTS {
         key.number = number;
-        if HELD.insert(&*key, &*held, u64::from(BPF_NOEXIST)).is_ok() {
+        if HELD.insert(*key, &*held, u64::from(BPF_NOEXIST)).is_ok() {
             // The first one may have come meanwhile, and have looked before this one was there.
-            return key.ask().is_none() || HELD.remove(&*key).is_err() || frame.arrive_again();
+            return key.ask().is_none() || HELD.remove(*key).is_err() || frame.arrive_again();
         }
     }
     false
@@ -145,21 +147,21 @@ pub(crate) fn hold(frame: &Frame<'_>, key: &mut PartKey) -> bool {
 pub(crate) fn release(frame: &Frame<'_>, key: &mut PartKey) -> bool {
     key.number = 0;
     // SAFETY: this only asks whether there is one.
-    if unsafe { HELD.get(&*key) }.is_none() || !frame.arrive_again() {
+    if unsafe { HELD.get(*key) }.is_none() || !frame.arrive_again() {
         return false;
     }
     for number in 0..HELD_PARTS {
         key.number = number;
-        let Some(held) = HELD.get_ptr(&*key) else { continue };
+        let Some(held) = HELD.get_ptr(*key) else { continue };
         // SAFETY: the element lives until the program ends; it is written once.
-        let (len, since) = unsafe { ((*held).len, (*held).since) };
+        let (len, since) = unsafe { ((*held).len.max(SHORTEST), (*held).since) };
         let is_fresh = flow::now().wrapping_sub(since) <= HELD_TICKS;
-        if is_fresh && len > 0 && len <= HELD_BYTES {
+        if is_fresh && len <= HELD_BYTES {
             // SAFETY: as above.
             let bytes = unsafe { (&raw const (*held).bytes).cast::<u8>() };
             let _ = frame.become_copy_of(bytes, len) && frame.arrive_again();
         }
-        let _ = HELD.remove(&*key);
+        let _ = HELD.remove(*key);
     }
     true
 }

@@ -3,12 +3,16 @@
 //!
 //! `cargo xtask fuzz --minutes 10` does this for longer; a failure says which seed repeats it.
 
+#[path = "programs/expected.rs"]
+mod expected;
 #[path = "programs/generate.rs"]
 mod generate;
 #[path = "programs/model.rs"]
 mod model;
 #[path = "programs/packet.rs"]
 mod packet;
+#[path = "programs/rules.rs"]
+mod rules;
 #[path = "programs/run.rs"]
 mod run;
 #[path = "programs/world.rs"]

@@ -6,9 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Result;
 use portolan_abi::Outcome;
 use portolan_lab::counters::Counts;
-use portolan_lab::frame::{ETHERNET, Ip, checksum, flags, icmp, icmp_of, proto, pseudo, tcp};
+use portolan_lab::frame::{ETHERNET, flags, proto};
 
+use crate::expected::{Expected, Step, as_it_is, refused, rewritten, spoofed};
 use crate::packet::{Fragments, Key, Kind, Net, PartOf, Transport, Unreadable, is_translation, replaced};
+use crate::rules::{has_route, has_sender, is_routable, is_router_message, stays_on_link};
 use crate::run::{Action, Hook, Place, Seen};
 use crate::world::{Front, World};
 
@@ -21,17 +23,6 @@ pub(crate) struct Flow {
     pub(crate) to: Key,
     is_reply: bool,
     flags: u8,
-}
-
-/// What is expected.
-struct Expected {
-    action: Action,
-    counts: Vec<Outcome>,
-    /// The frame afterwards but for its checksums; nobody sees one that is dropped.
-    frame: Vec<u8>,
-    transport: Option<Transport>,
-    /// It is a new packet, checksums and all.
-    is_new: bool,
 }
 
 /// What a translation is for.
@@ -49,13 +40,6 @@ pub(crate) struct Model {
     forgotten: HashSet<PartOf>,
     /// What has had another one before its first.
     waiting: HashSet<PartOf>,
-}
-
-/// A step of the model: a frame, and what the program made of it, which tells the choices that are free.
-struct Step<'a> {
-    frame: &'a [u8],
-    seen: &'a Seen,
-    net: Net,
 }
 
 impl Model {
@@ -128,11 +112,11 @@ impl Model {
         };
         let step = Step { frame, seen, net };
         match place.hook {
-            Hook::FromPod => self.from_pod(place, &step),
+            Hook::FromPod => self.pod_sends(place, &step),
             Hook::ToPod if place.ingress != 0 || !self.world.translated.contains(&net.dst) => stack(),
             Hook::ToPod => self.answers_of_the_host(&step),
-            Hook::FromUplink => self.from_uplink(&step),
-            Hook::ToUplink => self.to_uplink(place, &step),
+            Hook::FromUplink => self.uplink_receives(&step),
+            Hook::ToUplink => self.uplink_sends(place, &step),
         }
     }
 
@@ -145,7 +129,7 @@ impl Model {
         if is_honest { as_it_is(frame, Action::Stack, None) } else { spoofed(frame) }
     }
 
-    fn from_pod(&mut self, place: Place, step: &Step<'_>) -> Expected {
+    fn pod_sends(&mut self, place: Place, step: &Step<'_>) -> Expected {
         let Step { frame, net, .. } = step;
         let own = self.world.pods.get(&net.src).filter(|pod| pod.ifindex == place.ifindex).cloned();
         let Some(own) = own else { return self.stranger(step) };
@@ -167,9 +151,8 @@ impl Model {
             }
             return self.forward(step, None, net.dst, Vec::new());
         }
-        let transport = match Transport::read(frame, net, &mut self.fragments) {
-            Ok(transport) => transport,
-            Err(_) => return as_it_is(frame, Action::Drop, Some(Outcome::Malformed)),
+        let Ok(transport) = Transport::read(frame, net, &mut self.fragments) else {
+            return as_it_is(frame, Action::Drop, Some(Outcome::Malformed));
         };
         if is_router_message(step, &transport) {
             return as_it_is(frame, Action::Drop, Some(Outcome::RouterMessage));
@@ -180,7 +163,7 @@ impl Model {
         if let Some(to) = self.known(&transport) {
             return self.deliver(step, &transport, to, Vec::new());
         }
-        match self.to_service(step, &transport, true) {
+        match self.service(step, &transport, true) {
             Verdict::To(to, counts) => self.deliver(step, &transport, to, counts),
             Verdict::Stack if !self.world.is_node(net.dst) && is_routable(net.dst) => {
                 self.forward(step, None, net.dst, Vec::new())
@@ -213,14 +196,14 @@ impl Model {
         }
     }
 
-    fn from_uplink(&mut self, step: &Step<'_>) -> Expected {
+    fn uplink_receives(&mut self, step: &Step<'_>) -> Expected {
         let Step { frame, net, .. } = step;
         let stack = |frame: &[u8]| as_it_is(frame, Action::Stack, None);
         if World::is_pod_range(net.src) {
             return spoofed(frame);
         }
         if World::is_pod_range(net.dst) {
-            return self.to_own_pod(step);
+            return self.own_pod_receives(step);
         }
         if !is_routable(net.dst) {
             return stack(frame);
@@ -236,14 +219,14 @@ impl Model {
         if matches!(transport.kind, Kind::Error(_)) {
             return stack(frame);
         }
-        match self.to_service(step, &transport, false) {
+        match self.service(step, &transport, false) {
             Verdict::To(to, counts) => self.deliver(step, &transport, to, counts),
             Verdict::Stack => stack(frame),
             Verdict::Drop(outcome) => refused(step, &transport, outcome),
         }
     }
 
-    fn to_own_pod(&mut self, step: &Step<'_>) -> Expected {
+    fn own_pod_receives(&mut self, step: &Step<'_>) -> Expected {
         let Step { frame, net, .. } = step;
         let is_martian = !has_sender(net.src) || self.world.node(net.is_v4()) == net.src;
         if is_martian || !self.world.pods.contains_key(&net.dst) {
@@ -274,7 +257,7 @@ impl Model {
         self.forward(step, None, net.dst, Vec::new())
     }
 
-    fn to_uplink(&mut self, place: Place, step: &Step<'_>) -> Expected {
+    fn uplink_sends(&mut self, place: Place, step: &Step<'_>) -> Expected {
         let Step { frame, net, .. } = step;
         let stack = as_it_is(frame, Action::Stack, None);
         let is_pod = World::is_pod_range(net.src);
@@ -351,7 +334,7 @@ impl Model {
         true
     }
 
-    fn to_service(&mut self, step: &Step<'_>, transport: &Transport, is_pod: bool) -> Verdict {
+    fn service(&mut self, step: &Step<'_>, transport: &Transport, is_pod: bool) -> Verdict {
         let key = transport.key;
         if matches!(transport.kind, Kind::Error(_)) {
             return Verdict::Stack;
@@ -429,7 +412,8 @@ impl Model {
         let out = Net::read(&step.seen.frame)?;
         let ports = Transport::read(&step.seen.frame, &out, &mut Fragments::new());
         let unknown = |ip| SocketAddr::new(ip, 0);
-        Some(ports.map_or(Key { src: unknown(out.src), dst: unknown(out.dst), ..key }, |out| out.key))
+        let addresses = Key { src: unknown(out.src), dst: unknown(out.dst), ..key };
+        Some(ports.map_or(addresses, |out| out.key))
     }
 
     /// A translated packet goes where it now belongs.
@@ -489,109 +473,6 @@ fn is_sent_to(transport: &Transport, told: &Key, dst: SocketAddr) -> bool {
     told.dst == dst || (transport.kind == Kind::Headless && told.dst.ip() == dst.ip())
 }
 
-fn as_it_is(frame: &[u8], action: Action, count: Option<Outcome>) -> Expected {
-    let counts = count.into_iter().collect();
-    Expected { action, counts, frame: frame.to_vec(), transport: None, is_new: false }
-}
-
-fn spoofed(frame: &[u8]) -> Expected {
-    as_it_is(frame, Action::Drop, Some(Outcome::SpoofedSource))
-}
-
-fn rewritten(step: &Step<'_>, transport: &Transport, to: &Key) -> Expected {
-    let frame = replaced(step.frame, &step.net, transport, to);
-    Expected { action: Action::Stack, counts: Vec::new(), frame, transport: Some(*transport), is_new: false }
-}
-
-/// What nobody serves is answered, and so is what may go no further; all else is dropped.
-fn refused(step: &Step<'_>, transport: &Transport, outcome: Outcome) -> Expected {
-    let dropped = as_it_is(step.frame, Action::Drop, Some(outcome));
-    let is_refusal = matches!(outcome, Outcome::NoEndpoints | Outcome::UnknownPort);
-    if (!is_refusal && outcome != Outcome::TtlExpired) || transport.kind != Kind::Whole {
-        return dropped;
-    }
-    let (src, dst, key) = (step.net.dst, step.net.src, transport.key);
-    let (number, content) = if is_refusal && key.proto == proto::TCP {
-        if transport.flags & flags::RST != 0 {
-            return dropped;
-        }
-        let at = transport.numbers(step.frame);
-        let (kind, numbers) = if transport.flags & flags::ACK != 0 {
-            (flags::RST, [at[1], 0])
-        } else {
-            (flags::RST | flags::ACK, [0, at[0].wrapping_add(1)])
-        };
-        let mut segment = tcp(key.dst, key.src, kind, numbers, &[]);
-        // Without a window.
-        segment[14..18].fill(0);
-        let sum = checksum(&[&pseudo(src, dst, proto::TCP, segment.len()), &segment]);
-        segment[16..18].copy_from_slice(&sum.to_be_bytes());
-        (proto::TCP, segment)
-    } else {
-        let quoted = if step.net.is_v4() { 28 } else { 48 };
-        if !step.net.is_plain() || step.frame.len() < ETHERNET + quoted {
-            return dropped;
-        }
-        let kind = match (is_refusal, step.net.is_v4()) {
-            (true, true) => [3, 3],
-            (true, false) => [1, 4],
-            (false, true) => [11, 0],
-            (false, false) => [3, 0],
-        };
-        let quote = &step.frame[ETHERNET..ETHERNET + quoted];
-        (icmp_of(src), icmp(src, dst, kind, [0; 4], quote))
-    };
-    let mut packet = Ip::new(src, dst, number).around(&content);
-    if src.is_ipv4() {
-        // Not to be cut into fragments.
-        packet[6] = 0x40;
-        packet[10..12].fill(0);
-        let sum = checksum(&[&packet[..20]]);
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    }
-    let frame = [&step.frame[6..12], &step.frame[..6], &step.frame[12..14], &packet].concat();
-    Expected { action: Action::Redirect, counts: vec![outcome], frame, transport: None, is_new: true }
-}
-
 fn is_closed(one: &Flow, other: &Flow) -> bool {
     (one.flags | other.flags) & flags::RST != 0 || one.flags & other.flags & flags::FIN != 0
-}
-
-fn is_router_message(step: &Step<'_>, transport: &Transport) -> bool {
-    transport.kind != Kind::Headless
-        && transport.message_type(step.frame, &step.net).is_some_and(|kind| {
-            if step.net.is_v4() { [5, 9].contains(&kind) } else { [134, 137].contains(&kind) }
-        })
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    matches!(ip, IpAddr::V6(v6) if v6.segments()[0] & 0xffc0 == 0xfe80)
-}
-
-fn stays_on_link(net: &Net) -> bool {
-    let is_multicast = matches!(net.dst, IpAddr::V6(v6) if v6.segments()[0] == 0xff02);
-    !net.is_v4()
-        && (is_link_local(net.src) || net.src.is_unspecified())
-        && (is_link_local(net.dst) || is_multicast)
-}
-
-fn has_sender(src: IpAddr) -> bool {
-    match src {
-        IpAddr::V4(v4) => ![0, 127].contains(&v4.octets()[0]) && v4.octets()[0] < 224,
-        IpAddr::V6(_) => !src.is_multicast() && !src.is_loopback() && !src.is_unspecified(),
-    }
-}
-
-fn is_routable(dst: IpAddr) -> bool {
-    match dst {
-        IpAddr::V4(v4) => has_sender(dst) && !v4.is_link_local(),
-        IpAddr::V6(_) => has_sender(dst) && !is_link_local(dst),
-    }
-}
-
-/// The lab's nodes have default routes; only the broadcast address of their own network leads nowhere, and the anycast
-/// address of its routers, which they have themselves (RFC 4291, 2.6.1).
-fn has_route(dst: IpAddr) -> bool {
-    let own = [IpAddr::from([172, 20, 0, 255]), IpAddr::from([0xfd20, 0, 0, 0, 0, 0, 0, 0])];
-    has_sender(dst) && !is_link_local(dst) && !own.contains(&dst)
 }

@@ -1,0 +1,89 @@
+//! What a program is expected to make of a frame.
+
+use portolan_abi::Outcome;
+use portolan_lab::frame::{ETHERNET, Ip, checksum, flags, icmp, icmp_of, proto, pseudo, tcp};
+
+use crate::packet::{Key, Kind, Net, Transport, replaced};
+use crate::run::{Action, Seen};
+
+/// What is expected.
+pub(crate) struct Expected {
+    pub(crate) action: Action,
+    pub(crate) counts: Vec<Outcome>,
+    /// The frame afterwards but for its checksums; nobody sees one that is dropped.
+    pub(crate) frame: Vec<u8>,
+    pub(crate) transport: Option<Transport>,
+    /// It is a new packet, checksums and all.
+    pub(crate) is_new: bool,
+}
+
+/// A step of the model: a frame, and what the program made of it, which tells the choices that are free.
+pub(crate) struct Step<'a> {
+    pub(crate) frame: &'a [u8],
+    pub(crate) seen: &'a Seen,
+    pub(crate) net: Net,
+}
+
+pub(crate) fn as_it_is(frame: &[u8], action: Action, count: Option<Outcome>) -> Expected {
+    let counts = count.into_iter().collect();
+    Expected { action, counts, frame: frame.to_vec(), transport: None, is_new: false }
+}
+
+pub(crate) fn spoofed(frame: &[u8]) -> Expected {
+    as_it_is(frame, Action::Drop, Some(Outcome::SpoofedSource))
+}
+
+pub(crate) fn rewritten(step: &Step<'_>, transport: &Transport, to: &Key) -> Expected {
+    let frame = replaced(step.frame, &step.net, transport, to);
+    Expected { action: Action::Stack, counts: Vec::new(), frame, transport: Some(*transport), is_new: false }
+}
+
+/// What nobody serves is answered, and so is what may go no further; all else is dropped.
+pub(crate) fn refused(step: &Step<'_>, transport: &Transport, outcome: Outcome) -> Expected {
+    let dropped = as_it_is(step.frame, Action::Drop, Some(outcome));
+    let is_refusal = matches!(outcome, Outcome::NoEndpoints | Outcome::UnknownPort);
+    if (!is_refusal && outcome != Outcome::TtlExpired) || transport.kind != Kind::Whole {
+        return dropped;
+    }
+    let (src, dst, key) = (step.net.dst, step.net.src, transport.key);
+    let (number, content) = if is_refusal && key.proto == proto::TCP {
+        if transport.flags & flags::RST != 0 {
+            return dropped;
+        }
+        let at = transport.numbers(step.frame);
+        let (kind, numbers) = if transport.flags & flags::ACK != 0 {
+            (flags::RST, [at[1], 0])
+        } else {
+            (flags::RST | flags::ACK, [0, at[0].wrapping_add(1)])
+        };
+        let mut segment = tcp(key.dst, key.src, kind, numbers, &[]);
+        // Without a window.
+        segment[14..18].fill(0);
+        let sum = checksum(&[&pseudo(src, dst, proto::TCP, segment.len()), &segment]);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        (proto::TCP, segment)
+    } else {
+        let quoted = if step.net.is_v4() { 28 } else { 48 };
+        if !step.net.is_plain() || step.frame.len() < ETHERNET + quoted {
+            return dropped;
+        }
+        let kind = match (is_refusal, step.net.is_v4()) {
+            (true, true) => [3, 3],
+            (true, false) => [1, 4],
+            (false, true) => [11, 0],
+            (false, false) => [3, 0],
+        };
+        let quote = &step.frame[ETHERNET..ETHERNET + quoted];
+        (icmp_of(src), icmp(src, dst, kind, [0; 4], quote))
+    };
+    let mut packet = Ip::new(src, dst, number).around(&content);
+    if src.is_ipv4() {
+        // Not to be cut into fragments.
+        packet[6] = 0x40;
+        packet[10..12].fill(0);
+        let sum = checksum(&[&packet[..20]]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    let frame = [&step.frame[6..12], &step.frame[..6], &step.frame[12..14], &packet].concat();
+    Expected { action: Action::Redirect, counts: vec![outcome], frame, transport: None, is_new: true }
+}
