@@ -56,8 +56,9 @@ pub(crate) fn add(request: &Request, document: &Document, version: Version) -> R
     let key = request.key(document.name()?);
     let settings = document.settings()?;
     let before = document.prev_result()?.unwrap_or_default();
-    let record = record(key, request, &PodName::parse(&request.args)?);
+    let pod = PodName::parse(&request.args)?;
     let netns = open_netns(request)?;
+    let record = record(key, request, &pod, netns.cookie());
     let bpffs = document.bpffs()?;
     let owner = key.owner();
     let mut addition = Addition {
@@ -112,7 +113,7 @@ pub(crate) fn open_netns(request: &Request) -> Result<Netns, Failure> {
     Ok(netns)
 }
 
-fn record(key: Key<'_>, request: &Request, pod: &PodName) -> Attachment {
+fn record(key: Key<'_>, request: &Request, pod: &PodName, netns_cookie: u64) -> Attachment {
     Attachment {
         network: attachment::padded(key.network),
         container_id: attachment::padded(key.container_id),
@@ -121,6 +122,7 @@ fn record(key: Key<'_>, request: &Request, pod: &PodName) -> Attachment {
         pod_namespace: attachment::padded(&pod.namespace),
         pod_name: attachment::padded(&pod.name),
         since: clock::now(),
+        netns_cookie,
     }
 }
 

@@ -25,6 +25,7 @@ pub mod bpf;
 pub mod crash;
 pub mod hook;
 pub mod ledger;
+pub mod netns;
 pub mod plugin;
 pub mod removal;
 
@@ -40,7 +41,6 @@ mod ipam;
 mod lease;
 mod mac;
 mod netlink;
-mod netns;
 mod request;
 mod result;
 mod spec;

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    net::{Ipv4Addr, UdpSocket},
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd},
         unix::fs::MetadataExt as _,
@@ -20,6 +21,22 @@ use crate::spec::{Code, Failure};
 
 /// `NS_GET_NSTYPE` (`linux/nsfs.h`): which kind of namespace a file is.
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+
+/// `SO_NETNS_COOKIE` (kernel 5.14) of the network namespace of the calling thread.
+///
+/// # Errors
+/// When the kernel is older.
+pub fn own_cookie() -> io::Result<u64> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).expect("eight");
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
+    // SAFETY: the option is eight bytes, which is what `cookie` has room for.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut cookie).cast(), &raw mut length)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
 
 /// A network namespace, held open.
 #[derive(Debug)]
@@ -57,6 +74,11 @@ impl Netns {
     pub(crate) fn is_own(&self) -> io::Result<bool> {
         let (own, this) = (fs::metadata("/proc/self/ns/net")?, self.0.metadata()?);
         Ok((own.dev(), own.ino()) == (this.dev(), this.ino()))
+    }
+
+    /// `SO_NETNS_COOKIE` of the namespace, for people who look at what its sockets do; 0: the kernel does not tell.
+    pub(crate) fn cookie(&self) -> u64 {
+        self.run(own_cookie).and_then(|cookie| cookie).unwrap_or(0)
     }
 
     /// Calls `job` on a thread of its own that is in the namespace: sockets that it opens, and `/proc/sys/net`, belong

@@ -5,7 +5,7 @@ use portolan_abi::{Addr, Backend, Frontend, FrontendFlags, FrontendKey, Outcome,
 
 use crate::service::{self, Lookup};
 use crate::sock_addr::{DENY, PROCEED, SockAddr};
-use crate::{backend, counters, peer};
+use crate::{backend, counters, monitor, peer};
 
 const ECONNREFUSED: i32 = 111;
 const EHOSTUNREACH: i32 = 113;
@@ -16,15 +16,16 @@ pub(crate) enum Decision {
     NotOurs,
     /// The address was replaced by a backend's.
     Translated,
-    /// The call fails at once.
-    Refused(Outcome),
+    /// The call fails at once; with the id of the Service port, 0: none.
+    Refused(Outcome, u32),
 }
 
 impl Decision {
     /// What the hook returns; sets the error that the program sees.
     #[inline(always)]
-    pub(crate) fn verdict(self) -> i32 {
-        let Self::Refused(outcome) = self else { return PROCEED };
+    pub(crate) fn verdict(self, socket: &SockAddr<'_>) -> i32 {
+        let Self::Refused(outcome, service) = self else { return PROCEED };
+        monitor::refused(socket, service, outcome);
         let nobody_there = matches!(outcome, Outcome::NoEndpoints | Outcome::UnknownPort);
         let errno = if nobody_there { ECONNREFUSED } else { EHOSTUNREACH };
         // SAFETY: the helper takes an errno, negated (kernel 5.18: "bpf: Add bpf_{set,get}_retval").
@@ -54,6 +55,7 @@ pub(crate) fn connect(socket: &SockAddr<'_>) -> Decision {
         Ok(answer) => match answer.choose(socket, asked.0) {
             None => refuse(answer.service(), Outcome::BrokenSet),
             Some(given) => {
+                monitor::translated(socket, answer.service(), &given);
                 if proto == Proto::UDP {
                     peer::remember_udp(socket, asked, &given);
                 } else {
@@ -84,6 +86,7 @@ pub(crate) fn sendmsg(socket: &SockAddr<'_>) -> Decision {
     match answer.choose(socket, asked.0) {
         None => refuse(answer.service(), Outcome::BrokenSet),
         Some(given) => {
+            monitor::translated(socket, answer.service(), &given);
             peer::remember_udp(socket, asked, &given);
             translate(socket, answer.service(), &given)
         }
@@ -125,7 +128,7 @@ fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<An
         Lookup::NotOurs => return Err(Decision::NotOurs),
         Lookup::Refused(outcome) => {
             counters::count(outcome as u32);
-            return Err(Decision::Refused(outcome));
+            return Err(Decision::Refused(outcome, 0));
         }
         Lookup::HostPort(backend) => return Ok(Answer::HostPort(backend)),
         Lookup::Frontend(frontend) => frontend,
@@ -174,5 +177,5 @@ fn log(socket: &SockAddr<'_>, given: &Backend) {
 #[inline(always)]
 fn refuse(service: u32, outcome: Outcome) -> Decision {
     counters::count_service(service, outcome);
-    Decision::Refused(outcome)
+    Decision::Refused(outcome, service)
 }

@@ -17,6 +17,7 @@ mod forward;
 mod fragment;
 mod frame;
 mod icmp_error;
+mod monitor;
 mod network;
 mod packet;
 mod peer;
@@ -34,30 +35,35 @@ mod verdict;
 use aya_ebpf::macros::{cgroup_sock_addr, classifier};
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 
+use crate::frame::Frame;
 use crate::sock_addr::{Family, SockAddr};
 
 /// connect(2) on an IPv4 socket.
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
-    decide::connect(&SockAddr::new(&ctx, Family::V4)).verdict()
+    let socket = SockAddr::new(&ctx, Family::V4);
+    decide::connect(&socket).verdict(&socket)
 }
 
 /// connect(2) on an IPv6 socket, IPv4-mapped destinations included.
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
-    decide::connect(&SockAddr::new(&ctx, Family::V6)).verdict()
+    let socket = SockAddr::new(&ctx, Family::V6);
+    decide::connect(&socket).verdict(&socket)
 }
 
 /// sendto(2) and its kin on an unconnected UDP socket: IPv4, and IPv4-mapped on an IPv6 socket.
 #[cgroup_sock_addr(sendmsg4)]
 fn sendmsg4(ctx: SockAddrContext) -> i32 {
-    decide::sendmsg(&SockAddr::new(&ctx, Family::V4)).verdict()
+    let socket = SockAddr::new(&ctx, Family::V4);
+    decide::sendmsg(&socket).verdict(&socket)
 }
 
 /// The same for IPv6.
 #[cgroup_sock_addr(sendmsg6)]
 fn sendmsg6(ctx: SockAddrContext) -> i32 {
-    decide::sendmsg(&SockAddr::new(&ctx, Family::V6)).verdict()
+    let socket = SockAddr::new(&ctx, Family::V6);
+    decide::sendmsg(&socket).verdict(&socket)
 }
 
 /// recvfrom(2) and its kin on a UDP socket, before the source address is given to the program.
@@ -91,25 +97,29 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 /// What a pod sends, on the host side of its veth.
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
-    pod::sent(&frame::Frame::new(&ctx)).action()
+    let frame = Frame::new(&ctx);
+    pod::sent(&frame).action(&frame)
 }
 
 /// What the host's stack sends to a pod, on the host side of its veth.
 #[classifier]
 fn to_pod(ctx: TcContext) -> i32 {
-    pod::receives(&frame::Frame::new(&ctx)).action()
+    let frame = Frame::new(&ctx);
+    pod::receives(&frame).action(&frame)
 }
 
 /// What arrives at an uplink.
 #[classifier]
 fn from_uplink(ctx: TcContext) -> i32 {
-    uplink::received(&frame::Frame::new(&ctx)).action()
+    let frame = Frame::new(&ctx);
+    uplink::received(&frame).action(&frame)
 }
 
 /// What leaves by an uplink.
 #[classifier]
 fn to_uplink(ctx: TcContext) -> i32 {
-    uplink::sends(&frame::Frame::new(&ctx)).action()
+    let frame = Frame::new(&ctx);
+    uplink::sends(&frame).action(&frame)
 }
 
 /// The programs are GPL-compatible: the kernel lets only such ones call some of the helpers.

@@ -6,6 +6,7 @@ use portolan_abi::{Outcome, Proto};
 
 use crate::counters::count;
 use crate::frame::{Frame, L3};
+use crate::monitor;
 use crate::packet::Packet;
 use crate::transport::Transport;
 use crate::verdict::Verdict;
@@ -91,6 +92,7 @@ pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, transport: &Transport, 
         return verdict;
     }
     count(verdict.outcome());
+    monitor::ended(transport, frame.ifindex(), verdict.outcome());
     frame.mark_done();
     // SAFETY: the helper takes plain values.
     Verdict::redirect(unsafe { bpf_redirect(frame.ifindex(), 0) })

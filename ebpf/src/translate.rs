@@ -11,7 +11,7 @@ use crate::packet::Packet;
 use crate::service::{self, Lookup};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
-use crate::{backend, counters, flow, forward, snat};
+use crate::{backend, counters, flow, forward, monitor, snat};
 
 /// Who sends, which tells the part of a frontend that is for it.
 #[derive(Clone, Copy)]
@@ -70,6 +70,7 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
         }
         Lookup::Frontend(frontend) => frontend,
     };
+    transport.service = frontend.service;
     let set = match serving(&frontend, client, key.src) {
         Ok(set) => set,
         Err(outcome) => {
@@ -81,7 +82,6 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
         return Verdict::drop(Outcome::BrokenSet);
     };
     (transport.to.dst, transport.to.dst_port) = (given.addr, given.port);
-    transport.service = frontend.service;
     transport.is_near =
         given.flags & Backend::LOCAL != 0 || (client.is_pod && network::is_inside(&given.addr));
     Verdict::UNDECIDED
@@ -121,7 +121,7 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &mut Transport) -> Verdict 
             // The client talks to this backend through another Service from the same port: one of the two has to look
             // different, or their answers could not be told apart.
             Created::Clash => {}
-            created @ (Created::Done | Created::Refused) => return counted(transport, created),
+            created @ (Created::Done | Created::Refused) => return counted(frame, transport, created),
         }
     }
     let Some(network) = network::get() else { return Verdict::STACK };
@@ -130,9 +130,10 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &mut Transport) -> Verdict 
 }
 
 #[inline(always)]
-fn counted(transport: &Transport, created: Created) -> Verdict {
+fn counted(frame: &Frame<'_>, transport: &Transport, created: Created) -> Verdict {
     match created {
         Created::Done => {
+            monitor::began(transport, frame.ifindex());
             counters::count_service(transport.service, Outcome::Translated);
             Verdict::UNDECIDED
         }
@@ -156,7 +157,7 @@ fn take_port(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
     let Some(port) = snat::port(frame, &transport.to) else { return Verdict::drop(Outcome::PortsExhausted) };
     transport.to.src_port = port;
     let created = flow::create(transport);
-    counted(transport, created)
+    counted(frame, transport, created)
 }
 
 /// Whether a packet to a Service goes to the backend's node as it is. Its flow only keeps it there when the set changes: it

@@ -232,6 +232,12 @@ pub(crate) fn release(frame: &Frame<'_>) -> bool {
     get().is_some_and(|transport| transport.is_awaited && fragment::release(frame, &mut transport.part))
 }
 
+/// The packet that was last parsed on this CPU.
+#[inline(always)]
+pub(crate) fn last() -> Option<&'static Transport> {
+    TRANSPORT.get(0)
+}
+
 impl Transport {
     #[inline(always)]
     fn read(&mut self, frame: &Frame<'_>, offset: usize, proto: u8) -> Option<()> {

@@ -3,6 +3,8 @@
 use portolan_abi::Outcome;
 
 use crate::counters::count;
+use crate::frame::Frame;
+use crate::monitor;
 
 /// `TC_ACT_SHOT` and `TCX_DROP`.
 const SHOT: i32 = 2;
@@ -45,12 +47,13 @@ impl Verdict {
         ((self.0 >> 32) as u32).wrapping_sub(1)
     }
 
-    /// What the program returns; counts what is dropped.
+    /// What the program returns; counts what is dropped, and tells of it.
     #[inline(always)]
-    pub(crate) fn action(self) -> i32 {
+    pub(crate) fn action(self, frame: &Frame<'_>) -> i32 {
         let outcome = (self.0 >> 32) as u32;
         if outcome != 0 {
             count(outcome - 1);
+            monitor::dropped(frame, outcome - 1);
         }
         self.0 as u32 as i32
     }

@@ -30,7 +30,7 @@ mod machine;
 mod packets;
 mod problems;
 mod publish;
-mod shutdown;
+pub(crate) mod shutdown;
 mod tasks;
 
 use flows::Refusals;

@@ -157,6 +157,33 @@ Examples:
         place: Place,
     },
 
+    /// Show drops, refusals and what begins to be translated, as it happens
+    #[command(after_help = "\
+EVENT is `flow` for packets that begin to be translated, `drop` for one that was
+dropped or refused, `socket` for a socket that was given a backend, `refusal`
+for a system call that failed. OUTCOME is what `portolan status` counts. AT is
+where it was seen: an interface, the pod behind one, or `socket`. Times are UTC.
+What pods send each other by their own addresses is not told: nothing is done to
+it.
+
+The programs tell of it only while this runs, and a few seconds longer if it is
+killed. One at a time can listen. --service and --pod choose among what is
+told, and --sample before that: with it, what is chosen is a sample as well.
+
+Examples:
+  portolan monitor                            everything
+  portolan monitor --drops                    what goes wrong
+  portolan monitor --service shop/cart        who comes to a Service
+  portolan monitor --pod shop/web-1 -o json   a pod, an object a line
+  portolan monitor --sample 100 --count 50    fifty lines of a busy node
+")]
+    Monitor {
+        #[command(flatten)]
+        question: inspect::monitor::Question,
+        #[command(flatten)]
+        place: Place,
+    },
+
     /// Remove everything of Portolan's from this node; pods that run lose their network
     #[command(after_help = "\
 Examples:
@@ -187,6 +214,10 @@ impl Cli {
             Command::Routes(place) => print(&inspect::routes::show(&place)?),
             Command::Flows { question, place } => print(&inspect::flows::show(&place, &question)?),
             Command::Explain { asked, place } => print(&inspect::explain::show(&place, &asked)?),
+            Command::Monitor { question, place } => {
+                runtime()?.block_on(inspect::monitor::run(&place, &question, Paint::of_stdout()))?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Cleanup(args) => {
                 runtime()?.block_on(cleanup::run(args))?;
                 Ok(ExitCode::SUCCESS)

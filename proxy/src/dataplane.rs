@@ -8,9 +8,11 @@ use anyhow::{Context as _, Result};
 use ipnetwork::IpNetwork;
 use portolan_abi::{LAYOUT, Outcome};
 use portolan_cni::hook;
+use portolan_cni::netns::own_cookie;
 use portolan_core::state::{Limits, Observed, Op, RouteTarget};
 
 pub mod bpf;
+pub mod events;
 pub mod links;
 pub mod load;
 #[cfg(feature = "bpf-log")]
@@ -78,7 +80,7 @@ impl Dataplane {
 
     /// The cookie of this node's network namespace, by which programs tell the node from its pods.
     pub fn node_netns() -> Result<u64> {
-        sys::netns_cookie().context("asking for the cookie of the network namespace (kernel 5.14 or newer)")
+        own_cookie().context("asking for the cookie of the network namespace (kernel 5.14 or newer)")
     }
 
     /// The routes, when they are ours to keep.

@@ -14,6 +14,7 @@ use crate::dataplane::Pins;
 pub mod explain;
 pub mod flows;
 pub mod maps;
+pub mod monitor;
 mod names;
 pub mod pods;
 pub mod routes;

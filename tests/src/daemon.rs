@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -140,6 +140,17 @@ impl Setup {
         command.args(args);
         self.add_paths(&mut command);
         command.output().context("Failed to run portolan")
+    }
+
+    /// Starts another command of `portolan`, with the paths of this node; its output is a pipe.
+    ///
+    /// # Errors
+    /// When the program is not built.
+    pub fn start_tool(&self, place: &Place, args: &[&str]) -> Result<Child> {
+        let mut command = place.command(binary("portolan")?)?;
+        command.args(args);
+        self.add_paths(&mut command);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().context("Failed to start portolan")
     }
 
     fn add_paths(&self, command: &mut Command) {

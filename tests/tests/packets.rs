@@ -20,6 +20,8 @@ mod icmp;
 mod maglev;
 #[path = "packets/masquerade.rs"]
 mod masquerade;
+#[path = "packets/monitor.rs"]
+mod monitor;
 #[path = "packets/nat.rs"]
 mod nat;
 #[path = "packets/outside.rs"]

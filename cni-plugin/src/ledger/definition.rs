@@ -45,7 +45,7 @@ pub const DEFINITIONS: [Definition; 5] = [
         name: MapName::Attachments,
         kind: bpf_map_type::BPF_MAP_TYPE_HASH as u32,
         key: 16,
-        value: 664,
+        value: 672,
         entries: 16_384,
         flags: NO_PREALLOC,
     },

@@ -1,8 +1,9 @@
 //! Namespaces that are absent, gone, something else, or the node's own.
 
+use portolan_cni::netns::own_cookie;
 use serde_json::json;
 
-use crate::lab::{Node, Pod};
+use crate::lab::{Node, Pod, inside};
 
 #[test]
 fn add_and_check_want_a_network_namespace() {
@@ -26,6 +27,16 @@ fn add_and_check_want_a_network_namespace() {
     let config = node.config_with("prevResult", node.add(&pod));
     node.call("CHECK", &config).pod(&pod).env("CNI_NETNS", "/nowhere").run().fails(8, "does not exist");
     node.call("CHECK", &config).pod(&pod).env("CNI_NETNS", &own).run().fails(8, "own network namespace");
+}
+
+/// By it `portolan monitor` knows a pod's sockets.
+#[test]
+fn add_records_the_cookie_of_the_namespace() {
+    let (node, pod) = (Node::new(), Pod::new());
+    node.add(&pod);
+    let cookie = inside(&pod.name, || own_cookie().unwrap());
+    let attachments = node.ledger().attachments().unwrap();
+    assert_eq!(attachments.values().map(|attachment| attachment.netns_cookie).collect::<Vec<_>>(), [cookie]);
 }
 
 #[test]

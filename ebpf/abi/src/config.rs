@@ -134,6 +134,12 @@ pub enum MapName {
     FlowHead,
     /// Array of 65,536 `u64`: in how many flows a port of this node's addresses is.
     LocalPorts,
+    /// Ring buffer of [`Event`](crate::Event), read by one at a time.
+    Events,
+    /// Array of one [`Monitor`](crate::Monitor).
+    Monitor,
+    /// Array of one `u64`: how many events found no room in the ring.
+    LostEvents,
 }
 
 impl MapName {
@@ -165,6 +171,9 @@ impl MapName {
             Self::FlowSlots => "FLOW_SLOTS",
             Self::FlowHead => "FLOW_HEAD",
             Self::LocalPorts => "LOCAL_PORTS",
+            Self::Events => "EVENTS",
+            Self::Monitor => "MONITOR",
+            Self::LostEvents => "LOST_EVENTS",
         }
     }
 }

@@ -24,6 +24,7 @@ use plain;
 
 mod addr;
 mod config;
+mod event;
 mod flow;
 mod network;
 mod outcome;
@@ -33,6 +34,7 @@ mod table;
 
 pub use addr::{Addr, Port, Proto};
 pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCidr, Settings, SettingsFlags};
+pub use event::{Event, EventKind, Monitor};
 pub use flow::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState, packet_hash};
 pub use network::{CidrKey, ClusterCidr, Network, NetworkFlags, NodeAddrFlags, Uplink};
 pub use outcome::{Outcome, ServiceCounters};

@@ -97,8 +97,10 @@ pub struct Attachment {
     pub pod_name: [u8; 256],
     /// When ADD began: nanoseconds of `CLOCK_BOOTTIME`.
     pub since: u64,
+    /// `SO_NETNS_COOKIE` of the namespace, by which the programs know its sockets; 0: the kernel did not tell.
+    pub netns_cookie: u64,
 }
 
-const _: () = assert!(size_of::<Attachment>() == 664);
+const _: () = assert!(size_of::<Attachment>() == 672);
 
 crate::plain!(Owner, PodEntry, HostPort, Release, Attachment);

@@ -32,7 +32,7 @@ fn each_command_is_described_with_examples() {
 
 #[test]
 fn every_command_that_looks_takes_the_same_flags() {
-    for name in ["status", "services", "pods", "routes", "flows"] {
+    for name in ["status", "services", "pods", "routes", "flows", "monitor"] {
         let line = ["portolan", name, "--bpffs", "/b", "--state-dir", "/s", "-o", "json"];
         assert!(Cli::try_parse_from(line).is_ok(), "{name}");
     }
@@ -50,6 +50,7 @@ fn where_nothing_is_pinned_every_command_says_what_to_do() {
         &["services", "--dump"],
         &["pods"],
         &["flows"],
+        &["monitor"],
     ];
     for line in lines.into_iter().chain([&explain[..]]) {
         let line = [&["portolan"][..], line, &["--bpffs", dir, "--state-dir", dir]].concat();

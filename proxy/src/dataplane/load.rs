@@ -135,7 +135,7 @@ fn load_program(name: &str, program: &mut aya::programs::Program) -> Result<()> 
 }
 
 /// The maps that programs use.
-const MAPS: [MapName; 22] = [
+const MAPS: [MapName; 25] = [
     MapName::Frontends,
     MapName::Backends,
     MapName::Maglev,
@@ -158,6 +158,9 @@ const MAPS: [MapName; 22] = [
     MapName::FlowSlots,
     MapName::FlowHead,
     MapName::LocalPorts,
+    MapName::Events,
+    MapName::Monitor,
+    MapName::LostEvents,
 ];
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {

@@ -1,7 +1,7 @@
 //! The commands of the kernel that aya has no function for, beside those that the plugin needs as well.
 
 use std::io;
-use std::mem::{size_of, zeroed};
+use std::mem::zeroed;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
 use aya_obj::generated::{BPF_F_BEFORE, bpf_attr, bpf_cmd, bpf_link_info};
@@ -92,17 +92,4 @@ pub(super) fn hardware_type(name: &str) -> io::Result<u16> {
     }
     // SAFETY: the kernel has written the address.
     Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
-}
-
-/// `SO_NETNS_COOKIE` (kernel 5.14) of the network namespace of the calling thread.
-pub(super) fn netns_cookie() -> io::Result<u64> {
-    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
-    let mut cookie = 0_u64;
-    let mut length = libc::socklen_t::try_from(size_of::<u64>()).expect("eight");
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_NETNS_COOKIE);
-    // SAFETY: the option is eight bytes, which is what `cookie` has room for.
-    let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut cookie).cast(), &raw mut length)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }

@@ -224,6 +224,7 @@ mod tests {
             pod_namespace: padded("shop"),
             pod_name: padded(name),
             since: 10 * SECOND,
+            netns_cookie: 0,
         }
     }
 

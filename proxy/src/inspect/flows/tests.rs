@@ -73,6 +73,7 @@ fn tables() -> Tables {
         pod_namespace: padded("shop"),
         pod_name: padded("web-1"),
         since: 0,
+        netns_cookie: 0,
     };
     let tcp = |from, to| key(Proto::TCP, from, to);
     let udp = |from, to| key(Proto::UDP, from, to);

@@ -53,6 +53,7 @@ fn add(ledger: &mut Ledger, byte: u8) {
         pod_namespace: [0; 64],
         pod_name: [0; 256],
         since: BEGAN,
+        netns_cookie: 0,
     };
     attachment.pod_namespace[..4].copy_from_slice(b"shop");
     attachment.pod_name[..4].copy_from_slice(b"cart");

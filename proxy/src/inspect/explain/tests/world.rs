@@ -53,6 +53,7 @@ fn attachment(name: &str) -> Attachment {
         pod_namespace: padded("shop"),
         pod_name: padded(name),
         since: 0,
+        netns_cookie: 0,
     }
 }
 
@@ -123,11 +124,9 @@ pub(super) fn snapshot() -> Snapshot {
                 (addr("10.244.1.8"), pod(2, 8)),
                 (addr("10.244.1.9"), pod(3, 0)),
             ]),
-            attachments: BTreeMap::from([
-                (Owner([1; 16]), attachment("web-1")),
-                (Owner([2; 16]), attachment("web-2")),
-                (Owner([3; 16]), attachment("new")),
-            ]),
+            attachments: [(1, "web-1"), (2, "web-2"), (3, "new")]
+                .map(|(owner, name)| (Owner([owner; 16]), attachment(name)))
+                .into(),
         },
         network: Some(Network {
             pods_v4: addr("10.244.1.0"),
