@@ -122,7 +122,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 pub(crate) fn create(transport: &Transport) -> Created {
     match insert(transport) {
         Created::Clash if clash_is_over() => insert(transport),
-        other => other,
+        created @ (Created::Done | Created::Clash | Created::Refused) => created,
     }
 }
 
@@ -135,6 +135,10 @@ fn clash_is_over() -> bool {
 
 /// Inserts both elements of a flow, or none.
 #[inline(never)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "what is not borrowed is copied to the stack first"
+)]
 fn insert(transport: &Transport) -> Created {
     let (key, translated, service, state, slot) =
         (&transport.key, &transport.to, transport.service, transport.state, transport.slot);

@@ -32,6 +32,8 @@ fn entry(from: &FlowKey, to: &FlowKey, service: u32, flags: u16, state: u16) -> 
         state,
         flags,
         seal: Entry::seal_for(from, to),
+        via: Addr::ANY_V6,
+        hop: 0,
     }
 }
 

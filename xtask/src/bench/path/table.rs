@@ -101,7 +101,7 @@ mod tests {
         let fine = results(&[
             ("direct", 1, 1000.0),
             ("direct-again", 1, 998.0),
-            ("no-service", 1, 1002.0),
+            ("no-service", 1, 1001.0),
             ("cluster-ip", 1, 1010.0),
             ("direct", 1000, 2000.0),
             ("cluster-ip", 1000, 2022.0),
