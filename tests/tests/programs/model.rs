@@ -61,7 +61,7 @@ impl Model {
             _ => {}
         }
         let is_hosts = place.hook == Hook::ToUplink && place.ingress == 0;
-        !is_hosts || self.world.is_own(net.src) || World::is_pod_range(net.src)
+        !is_hosts || self.world.is_own(net.src)
     }
 
     /// Begins anew, without flows.
@@ -165,7 +165,7 @@ impl Model {
         }
         match self.service(step, &transport, true) {
             Verdict::To(to, counts) => self.deliver(step, &transport, to, counts),
-            Verdict::Stack if !self.world.is_node(net.dst) && is_routable(net.dst) => {
+            Verdict::Stack if !self.world.is_own(net.dst) && is_routable(net.dst) => {
                 self.forward(step, None, net.dst, Vec::new())
             }
             Verdict::Stack => as_it_is(frame, Action::Stack, None),
