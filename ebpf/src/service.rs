@@ -50,11 +50,8 @@ pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
     let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
     let range = service_cidr(key.addr, settings.service_cidrs);
     // Of any address there may be a nodePort.
-    let may_be =
-        range != 0 || settings.flags & SettingsFlags::CLUSTER_IPS_ONLY == 0 || key.addr.is_any();
-    let found = if may_be
-        && let Some(frontend) = get(key)
-    {
+    let may_be = range != 0 || settings.flags & SettingsFlags::CLUSTER_IPS_ONLY == 0 || key.addr.is_any();
+    let found = if may_be && let Some(frontend) = get(key) {
         Lookup::Frontend(frontend)
     } else {
         // A pod's loopback is its own.
