@@ -2,7 +2,7 @@
 
 use portolan_abi::{Network, NetworkFlags, NodeAddrFlags, Outcome};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Headers};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
 use crate::translate::{self, Client};
@@ -49,16 +49,39 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
         Err(verdict) => return verdict,
     };
     let flags = network::node_addr(&packet.dst).unwrap_or(0);
-    let own = flags & NodeAddrFlags::OWN != 0;
-    let verdict = if (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport) {
+    let verdict = if belongs(transport, flags) {
         if transport.is_direct {
-            return forward::direct(frame, &packet, &transport.to.dst);
+            return forward::direct(frame, &packet, transport);
         }
         translate::deliver(frame, &packet, transport, network)
     } else {
         asked(frame, &packet, transport, network, flags)
     };
     refuse::refuse(frame, &packet, transport, verdict)
+}
+
+/// Whether it belongs to a flow; `flags`: those of its destination, if that is a node's.
+#[inline(always)]
+pub(crate) fn belongs(transport: &mut Transport, flags: u32) -> bool {
+    let own = flags & NodeAddrFlags::OWN != 0;
+    (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport)
+}
+
+/// Who asks at a destination with these flags.
+#[inline(always)]
+pub(crate) fn client(network: &Network, flags: u32) -> Client {
+    let is_at_home = flags & NodeAddrFlags::OWN != 0;
+    // What is for another node comes here because that node has sent it here.
+    let sent_on =
+        !is_at_home && flags & NodeAddrFlags::NODE != 0 && network.flags & NetworkFlags::DIRECT != 0;
+    let has_node_ports = sent_on || flags & NodeAddrFlags::NODE_PORTS != 0;
+    Client { is_pod: false, has_node_ports, is_at_home }
+}
+
+/// Whether its source may ask for anything: it is somebody's, and not this node's.
+#[inline(always)]
+pub(crate) fn has_other_sender(packet: &Packet) -> bool {
+    packet.has_sender() && !network::is_own(&packet.src)
 }
 
 /// It belongs to no flow: it may begin one.
@@ -73,19 +96,9 @@ fn asked(
     if transport.quoted != 0 {
         return Verdict::STACK;
     }
-    let is_at_home = flags & NodeAddrFlags::OWN != 0;
-    // What is for another node comes here because that node has sent it here.
-    let sent_on =
-        !is_at_home && flags & NodeAddrFlags::NODE != 0 && network.flags & NetworkFlags::DIRECT != 0;
-    let has_node_ports = sent_on || flags & NodeAddrFlags::NODE_PORTS != 0;
-    let client = Client { is_pod: false, has_node_ports, is_at_home };
-    match translate::to_service(transport, client) {
-        Verdict::UNDECIDED if !packet.has_sender() || network::is_own(&packet.src) => {
-            Verdict::drop(Outcome::SpoofedSource)
-        }
-        Verdict::UNDECIDED if translate::goes_direct(transport) => {
-            forward::direct(frame, packet, &transport.to.dst)
-        }
+    match translate::to_service(transport, client(network, flags)) {
+        Verdict::UNDECIDED if !has_other_sender(packet) => Verdict::drop(Outcome::SpoofedSource),
+        Verdict::UNDECIDED if translate::goes_direct(transport) => forward::direct(frame, packet, transport),
         Verdict::UNDECIDED => translate::begin(frame, packet, transport, network),
         verdict => verdict,
     }
@@ -104,7 +117,7 @@ fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<&'static mut Transport, V
 
 /// Whether the packet is for a socket of the node and nothing else: most of what is not for pods.
 #[inline(always)]
-fn is_the_nodes_own(frame: &Frame<'_>, packet: &Packet, network: &Network) -> bool {
+pub(crate) fn is_the_nodes_own(frame: &impl Headers, packet: &Packet, network: &Network) -> bool {
     packet.dst.same(network.node(packet.dst))
         && packet::plain_ports(frame)
             .is_some_and(|[_, port]| !flow::has_port(port) && !service::may_serve_at_node(port))
