@@ -1,4 +1,5 @@
-//! A frame on an interface (`struct __sk_buff`, include/uapi/linux/bpf.h): the only module that touches packet memory.
+//! A frame on an interface (`struct __sk_buff`, include/uapi/linux/bpf.h): with the one below it, the only module that touches
+//! packet memory.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -13,6 +14,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use portolan_abi::Addr;
+
+pub(crate) mod xdp;
 
 /// Bytes of an Ethernet header: where the network header begins.
 pub(crate) const L3: usize = 14;
