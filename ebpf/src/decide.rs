@@ -78,7 +78,7 @@ pub(crate) fn sendmsg(socket: &SockAddr<'_>) -> Decision {
     };
     if let Answer::Service(frontend) = &answer
         && let Some((addr, port)) = peer::udp_backend(socket, asked)
-        && backend::contains(frontend.inside, addr, port)
+        && backend::contains(frontend.serving, addr, port)
     {
         socket.set(addr, port);
         return Decision::Translated;

@@ -12,6 +12,7 @@ use portolan_abi::{Addr, Flow, FlowFlags, FlowKey, FlowSlot, FlowState, Port, Pr
 use crate::atomic::fetch_add;
 use crate::network;
 use crate::repeat::{GO_ON, STOP, repeat};
+use crate::service;
 use crate::transport::Transport;
 
 /// The daemon sets the sizes of this map and of the slots.
@@ -67,6 +68,16 @@ pub(crate) fn find(key: &FlowKey, state: u16) -> Option<&'static Flow> {
     }
 }
 
+/// Remembers that the flow's backend serves, as of the settings that say `serving`.
+#[inline(never)]
+pub(crate) fn set_checked(key: &FlowKey, serving: u32) -> u32 {
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: the element lives until the program ends; who reads it meanwhile looks once more.
+        unsafe { (*flow).checked = serving }
+    }
+    0
+}
+
 /// Remembers the way that a flow's packets take.
 #[inline(always)]
 pub(crate) fn set_hop(key: &FlowKey, via: Addr, ifindex: u32) {
@@ -105,6 +116,16 @@ pub(crate) fn end(key: &FlowKey, to: &FlowKey) -> bool {
     remove(key)
 }
 
+/// Removes the flow of packets with this key, if there is one.
+#[inline(never)]
+pub(crate) fn end_if_any(key: &FlowKey) -> bool {
+    // SAFETY: the element lives until the program ends.
+    let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
+    let other_key = flow.other_key(key.proto);
+    remove(&other_key);
+    remove(key)
+}
+
 /// Room for a flow that is made: more than fits on a program's stack beside what it knows of the packet. A program is not
 /// interrupted by another one on its CPU, because bottom halves are off while it runs.
 struct Scratch {
@@ -139,7 +160,7 @@ fn clash_is_over() -> bool {
     clippy::needless_borrows_for_generic_args,
     reason = "what is not borrowed is copied to the stack first"
 )]
-fn insert(transport: &Transport) -> Created {
+pub(crate) fn insert(transport: &Transport) -> Created {
     let (key, translated, service, state, slot) =
         (&transport.key, &transport.to, transport.service, transport.state, transport.slot);
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Created::Refused };
@@ -322,6 +343,7 @@ fn fill(flow: &mut Flow, to: &FlowKey, origin: Origin) {
     (flow.service, flow.slot, flow.seen) = (origin.service, origin.slot, now());
     (flow.state, flow.flags) = (origin.state, origin.flags);
     (flow.via, flow.hop) = (Addr::ANY_V6, 0);
+    flow.checked = service::serving();
 }
 
 /// See [`Flow::seal_for`]; a function of its own because it needs more registers than there are.

@@ -1,9 +1,12 @@
 //! The ways on, past the host's stack. Whatever is not simple is left to the stack, which can do everything.
 
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_redir_neigh,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE, bpf_fib_lookup,
+    bpf_redir_neigh,
 };
-use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+};
 use portolan_abi::{Addr, ClusterCidr, FlowKey, Network, NetworkFlags, Outcome};
 
 use crate::counters::count;
@@ -48,6 +51,17 @@ pub(crate) fn to_pod(
     count(Outcome::Forwarded as u32);
     // SAFETY: the helper takes plain values.
     Verdict::redirect(unsafe { bpf_redirect_peer(pod.ifindex(), 0) })
+}
+
+/// The same of what the stack sends, whose way out is not one into another namespace: through the pod's interface.
+#[inline(always)]
+pub(crate) fn out_to_pod(frame: &Frame<'_>, pod: &Pod) -> Verdict {
+    let Some(macs) = frame.at::<[[u8; 6]; 2]>(0) else { return Verdict::STACK };
+    // SAFETY: `at` has checked the bounds.
+    unsafe { *macs = pod.macs() };
+    frame.mark_done();
+    // SAFETY: the helper takes plain values.
+    Verdict::redirect(unsafe { bpf_redirect(pod.ifindex(), 0) })
 }
 
 /// To a pod of a node that is a neighbour.
@@ -97,7 +111,7 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network) -> 
 }
 
 /// Where a flow's packets went last, or else to where the routes lead; undecided when they lead nowhere, or here.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn by_flow(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Verdict {
     if transport.hop == 0 || packet.ttl <= 1 {
         return by_route(frame, packet, transport.to.src, transport.to.dst, Some(&transport.key));
@@ -108,6 +122,21 @@ pub(crate) fn by_flow(frame: &Frame<'_>, packet: &Packet, transport: &Transport)
     neighbour(transport.via, transport.hop)
 }
 
+/// Whether the kernel's routes say that nobody has the address.
+#[inline(never)]
+pub(crate) fn is_unreachable(frame: &Frame<'_>, packet: &Packet, dst: &Addr) -> bool {
+    let mut question = question(frame.ifindex(), packet.proto, packet.src, *dst);
+    ask(frame, &mut question) == BPF_FIB_LKUP_RET_UNREACHABLE
+}
+
+/// Asks the kernel's routes; the answer is in `question`, and whether there is one is `BPF_FIB_LKUP_RET_*`.
+#[inline(always)]
+fn ask(frame: &Frame<'_>, question: &mut bpf_fib_lookup) -> u32 {
+    let size = size_of::<bpf_fib_lookup>() as i32;
+    // SAFETY: the helper takes the program's context and a structure of this size.
+    (unsafe { fib_lookup(frame.as_ptr(), &raw mut *question, size, 0) }) as u32
+}
+
 /// To where the kernel's routes lead, which the flow of this key then remembers; undecided when they lead nowhere, or here.
 #[inline(never)]
 fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Option<&FlowKey>) -> Verdict {
@@ -115,9 +144,7 @@ fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Opti
         return Verdict::UNDECIDED;
     }
     let mut question = question(frame.ifindex(), packet.proto, src, dst);
-    let size = size_of::<bpf_fib_lookup>() as i32;
-    // SAFETY: the helper takes the program's context and a structure of this size.
-    let answer = unsafe { fib_lookup(frame.as_ptr(), &raw mut question, size, 0) } as u32;
+    let answer = ask(frame, &mut question);
     // Without an entry for the neighbour the redirect asks for it.
     if answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH {
         return Verdict::UNDECIDED;
@@ -143,8 +170,9 @@ fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Opti
 /// What the kernel's routes are asked.
 #[inline(always)]
 pub(crate) fn question(ifindex: u32, proto: u8, src: Addr, dst: Addr) -> bpf_fib_lookup {
-    // SAFETY: all-zero is a valid question.
-    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    // SAFETY: all-zero is a valid question. It is made of words because bytes would be zeroed by a function of their own.
+    let mut question: bpf_fib_lookup =
+        unsafe { core::mem::transmute([0_u64; size_of::<bpf_fib_lookup>() / 8]) };
     question.family = if dst.is_v4() { AF_INET } else { AF_INET6 };
     question.ifindex = ifindex;
     question.l4_protocol = proto;

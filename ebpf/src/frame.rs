@@ -5,7 +5,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
-    BPF_F_RECOMPUTE_CSUM,
+    BPF_F_RECOMPUTE_CSUM, bpf_sock,
 };
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
@@ -129,6 +129,13 @@ impl<'a> Frame<'a> {
     pub(crate) fn ingress_ifindex(&self) -> u32 {
         // SAFETY: as in `ifindex`.
         unsafe { (*self.skb()).ingress_ifindex }
+    }
+
+    /// The socket that sends it, if that is on this machine, in whatever namespace; null: none.
+    #[inline(always)]
+    pub(crate) fn socket(&self) -> *mut bpf_sock {
+        // SAFETY: as in `ifindex`.
+        unsafe { (*self.skb()).__bindgen_anon_2.sk }
     }
 
     /// Whether it has a VLAN tag that the kernel has taken out of the frame.

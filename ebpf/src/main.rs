@@ -16,6 +16,7 @@ mod flow;
 mod forward;
 mod fragment;
 mod frame;
+mod gone;
 mod icmp_error;
 mod monitor;
 mod network;

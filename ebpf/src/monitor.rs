@@ -96,7 +96,7 @@ pub(crate) fn dropped(frame: &Frame<'_>, outcome: u32) {
         .map(|it| it as u32);
     if no_flow.contains(&outcome) {
         unread(frame, outcome);
-    } else if let Some(transport) = transport::last() {
+    } else if let Some(transport) = transport::get() {
         ended(transport, frame.ifindex(), outcome);
     }
 }

@@ -64,6 +64,9 @@ pub(crate) struct Ipv6 {
     pub(crate) dst: [u32; 4],
 }
 
+const IPV4_FRAGMENT: usize = 6;
+const IPV4_PROTO: usize = 9;
+const IPV6_NEXT: usize = 6;
 const IPV6_HOPS: usize = 7;
 /// All of the word but the flag "do not fragment" (RFC 791).
 const DONT_FRAGMENT_MASK: u16 = 0xbfff_u16.to_be();
@@ -130,6 +133,14 @@ pub(crate) fn plain_ports(frame: &impl Headers) -> Option<[Port; 2]> {
     (proto == 6 || proto == 17).then(|| ports.map(Port::from_raw))
 }
 
+/// The same of a frame that is not parsed; false where its network header is not in linear memory.
+#[inline(always)]
+pub(crate) fn may_be_datagram(frame: &impl Headers) -> bool {
+    let place = if frame.protocol() == ETH_IPV4 { IPV4_PROTO } else { IPV6_NEXT };
+    // SAFETY: `at` has checked the bounds.
+    frame.at::<u8>(L3 + place).is_some_and(|proto| matches!(unsafe { *proto }, 17 | FRAGMENT))
+}
+
 impl Packet {
     /// Whether the network header has nothing but what it must have.
     #[inline(always)]
@@ -141,6 +152,28 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn is_datagram(&self) -> bool {
         self.proto == 17
+    }
+
+    /// Whether it may be UDP: it is, or a fragment of what only the headers behind this one name.
+    #[inline(always)]
+    pub(crate) fn may_be_datagram(&self) -> bool {
+        self.proto == 17 || self.proto == FRAGMENT
+    }
+
+    /// Source and destination port of a datagram, whole or the first part of one; `None` for all else.
+    #[inline(always)]
+    pub(crate) fn datagram_ports(&self, frame: &impl Headers) -> Option<[Port; 2]> {
+        let mut ports = L3 + self.header;
+        if self.proto == FRAGMENT {
+            let [next, _, high, low]: [u8; 4] = frame.load(ports)?;
+            if next != 17 || u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
+                return None;
+            }
+            ports += 8;
+        } else if self.src.is_v4() && u16::from_be(frame.load(L3 + IPV4_FRAGMENT)?) & 0x1fff != 0 {
+            return None;
+        }
+        frame.load::<[u16; 2]>(ports).map(|ports| ports.map(Port::from_raw))
     }
 
     /// Whether routers send it on: not multicast, broadcast, link-local, loopback or "any address".

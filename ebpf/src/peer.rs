@@ -2,11 +2,13 @@
 //! program knows.
 
 use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::LruHashMap;
 use portolan_abi::{Addr, Backend, Outcome, Peer, Port, UDP_PEERS as SLOTS, UdpPeer, UdpPeers};
 
 use crate::counters::count;
+use crate::frame::Frame;
 use crate::sock_addr::SockAddr;
 
 /// For getpeername(2), which few programs call: an LRU by socket cookie costs a connection half of what socket
@@ -73,6 +75,27 @@ pub(crate) fn forget_udp(socket: &SockAddr<'_>, addr: Addr, port: Port) {
             peer.given_port = Port::ANY;
         }
     }
+}
+
+/// What the socket that sends a frame remembers of the UDP Services that it talks to.
+#[inline(always)]
+pub(crate) fn of_sender(frame: &Frame<'_>) -> Option<&'static mut UdpPeers> {
+    let socket = frame.socket();
+    if socket.is_null() {
+        return None;
+    }
+    let map = (&raw const UDP_PEERS).cast_mut().cast();
+    // SAFETY: the helper takes the map and a socket, which is not null, and gives no value to what is none of ours.
+    let peers = unsafe { bpf_sk_storage_get(map, socket.cast(), core::ptr::null_mut(), 0) };
+    // SAFETY: as in `remember_udp`.
+    unsafe { peers.cast::<UdpPeers>().as_mut() }
+}
+
+/// What was asked for to be given this backend.
+#[inline(always)]
+pub(crate) fn asked_for(peers: &UdpPeers, addr: &Addr, port: Port) -> Option<(Addr, Port)> {
+    find(peers, |peer| peer.given_port == port && peer.given_addr.same(*addr))
+        .map(|peer| (peer.asked_addr, peer.asked_port))
 }
 
 /// Gives a datagram that came from a backend the source that the program sent to.

@@ -5,9 +5,9 @@ use portolan_abi::{Addr, Network, NodeAddrFlags, Outcome};
 use crate::frame::{Frame, Headers as _, L3};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
-use crate::translate::{self, Client};
+use crate::translate::{self, Client, Sender};
 use crate::verdict::Verdict;
-use crate::{forward, refuse, transport};
+use crate::{forward, gone, refuse, transport, uplink};
 
 const ETH_ARP: u16 = 0x0806_u16.to_be();
 /// Where an ARP message has the address of its sender (RFC 826).
@@ -28,8 +28,9 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     if !source.sends_as(frame) {
         return Verdict::drop(Outcome::SpoofedSource);
     }
-    if network.is_pod(packet.dst) {
-        let Some(target) = Pod::at(&packet.dst) else { return Verdict::STACK };
+    let moves = gone::moves(frame, &packet);
+    if !moves && network.is_pod(packet.dst) {
+        let Some(target) = Pod::at(&packet.dst) else { return gone::address(frame, &packet, network) };
         if (source.is_translated() || target.is_translated())
             && let Some(verdict) = known(frame, &packet, network)
         {
@@ -37,9 +38,8 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
         }
         return forward::to_pod(frame, &packet, network, &target, false);
     }
-    let Some(range) = network::inside(&packet.dst).filter(|range| !range.via.is_any()) else {
-        return elsewhere(frame, &packet, network, &source);
-    };
+    let range = network::inside(&packet.dst).filter(|range| !moves && !range.via.is_any());
+    let Some(range) = range else { return elsewhere(frame, &packet, network, &source, moves) };
     if source.is_translated()
         && let Some(verdict) = known(frame, &packet, network)
     {
@@ -87,14 +87,17 @@ fn known(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Option<Verdic
     translate::known(transport).then(|| translate::deliver(frame, packet, transport, network))
 }
 
-/// Not to a pod.
+/// Not to a pod, or `moves`: to one that does not serve any more.
 #[inline(always)]
-fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod) -> Verdict {
+fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod, moves: bool) -> Verdict {
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::drop(Outcome::Malformed) };
     if transport.is_router_message(frame) {
         return Verdict::drop(Outcome::RouterMessage);
     }
-    let node = network::node_addr(&packet.dst);
+    if moves {
+        gone::ask(frame, transport);
+    }
+    let node = network::node_addr(&transport.asked.addr);
     let has = |flag| node.is_some_and(|flags| flags & flag != 0);
     let (has_node_ports, is_at_home) = (has(NodeAddrFlags::NODE), has(NodeAddrFlags::OWN));
     // The stack tells the pod that it may go no further.
@@ -107,7 +110,7 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
     }
     // An error begins nothing, whoever it goes to.
     let asked = if transport.quoted == 0 {
-        translate::to_service(transport, Client { is_pod: true, has_node_ports, is_at_home })
+        translate::to_service(transport, Client { sender: Sender::Pod, has_node_ports, is_at_home })
     } else {
         Verdict::STACK
     };
@@ -127,15 +130,14 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
 /// flow that was translated has anything to it.
 #[inline(always)]
 pub(crate) fn receives(frame: &Frame<'_>) -> Verdict {
-    if frame.ingress_ifindex() != 0 {
+    if frame.take_mark() || frame.ingress_ifindex() != 0 {
         return Verdict::STACK;
     }
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
-    if Pod::at(&packet.dst).is_some_and(|pod| pod.is_translated())
-        && let Some(transport) = transport::parse(frame, &packet)
-        && translate::known(transport)
-    {
-        transport.rewrite(frame);
+    let moves = gone::moves(frame, &packet);
+    if !moves && !Pod::at(&packet.dst).is_some_and(|pod| pod.is_translated()) {
+        return Verdict::STACK;
     }
-    Verdict::STACK
+    let Some(network) = network::get() else { return Verdict::STACK };
+    uplink::host(frame, &packet, network, moves)
 }

@@ -1,6 +1,7 @@
 //! Refusals: what nobody serves is answered at once, as a host would that has no such port. TCP gets a reset, everything
 //! else an ICMP port unreachable; and what may go no further, an ICMP time exceeded.
 
+use aya_ebpf::bindings::BPF_F_INGRESS;
 use aya_ebpf::helpers::generated::bpf_redirect;
 use portolan_abi::{Outcome, Proto};
 
@@ -75,7 +76,8 @@ impl Error {
 #[inline(never)]
 pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Verdict) -> Verdict {
     let expired = verdict == Verdict::drop(Outcome::TtlExpired);
-    let refused = [Outcome::NoEndpoints, Outcome::UnknownPort].map(Verdict::drop).contains(&verdict);
+    let refused =
+        [Outcome::NoEndpoints, Outcome::UnknownPort, Outcome::NoPod].map(Verdict::drop).contains(&verdict);
     if !expired && !refused {
         return verdict;
     }
@@ -93,9 +95,14 @@ pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, transport: &Transport, 
     }
     count(verdict.outcome());
     monitor::ended(transport, frame.ifindex(), verdict.outcome());
-    frame.mark_done();
+    // What this node sends itself is answered as if the answer had arrived.
+    let is_mine = frame.ingress_ifindex() == 0;
+    if !is_mine {
+        frame.mark_done();
+    }
+    let way = if is_mine { u64::from(BPF_F_INGRESS) } else { 0 };
     // SAFETY: the helper takes plain values.
-    Verdict::redirect(unsafe { bpf_redirect(frame.ifindex(), 0) })
+    Verdict::redirect(unsafe { bpf_redirect(frame.ifindex(), way) })
 }
 
 /// RFC 9293, 3.10.7.1: a segment with ACK is answered from its acknowledgment number on; one without by acknowledging it.

@@ -5,11 +5,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use portolan_abi::{
-    Addr, Backend, Frontend, FrontendKey, HostPort, Outcome, Port, SERVICE_CIDR_SLOTS, ServiceCidr, Settings,
-    SettingsFlags,
+    Addr, Backend, Frontend, FrontendKey, HostPort, Outcome, Port, SERVICE_CIDR_SLOTS, ServiceCidr, Set,
+    Settings, SettingsFlags,
 };
 
-use crate::network;
+use crate::{backend, network};
 
 /// The daemon sets the size.
 #[map]
@@ -32,11 +32,11 @@ static SERVICE_CIDRS: Array<ServiceCidr> = Array::with_max_entries(SERVICE_CIDR_
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
 /// What a destination is.
-pub(crate) enum Lookup {
+pub(crate) enum Lookup<F> {
     /// No Service: leave it alone.
     NotOurs,
     /// A Service.
-    Frontend(Frontend),
+    Frontend(F),
     /// A hostPort of a pod of this node.
     HostPort(Backend),
     /// A Service's address, or one that only a Service could have, at which nothing is served.
@@ -46,7 +46,7 @@ pub(crate) enum Lookup {
 /// Finds out what `key` is for a socket in `netns`. What is no Service costs a few compares, and one hash lookup where
 /// Services have addresses outside of the ranges of Services.
 #[inline(always)]
-pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
+pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup<Frontend> {
     let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
     let range = service_cidr(key.addr, settings.service_cidrs);
     // Of any address there may be a nodePort.
@@ -58,36 +58,72 @@ pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup {
         let is_home = || is_node_netns(netns());
         let is_node = || if key.addr.is_loopback() { is_home() } else { network::is_node(&key.addr) };
         let is_own = || if key.addr.is_loopback() { is_home() } else { network::is_own(&key.addr) };
-        by_port(key, settings, is_node, is_own).unwrap_or_else(|| refused(key, range))
+        by_port(key, settings, is_node, is_own, get).unwrap_or_else(|| refused(key, range))
     };
     // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
     let served = matches!(found, Lookup::Frontend(_) | Lookup::HostPort(_));
     if served && key.addr.is_any() && !is_node_netns(netns()) { Lookup::NotOurs } else { found }
 }
 
-/// Finds out what `key` is for a packet; `has_node_ports` tells whether nodePorts are served to it at its
+/// Finds out what `key` is for a packet, and writes a frontend to `found`; `has_node_ports` tells whether nodePorts are served to it at its
 /// destination, `is_own` whether that is this node's.
 #[inline(always)]
-pub(crate) fn lookup_packet(key: &FrontendKey, has_node_ports: bool, is_own: bool) -> Lookup {
+pub(crate) fn lookup_packet(
+    key: &FrontendKey,
+    has_node_ports: bool,
+    is_own: bool,
+    found: &mut Frontend,
+) -> Lookup<()> {
     let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
     if key.addr.is_any() {
         return Lookup::NotOurs;
     }
-    if let Some(frontend) = get(key) {
-        return Lookup::Frontend(frontend);
+    let mut get = |key: &FrontendKey| read(key, found);
+    if get(key).is_some() {
+        return Lookup::Frontend(());
     }
-    by_port(key, settings, || has_node_ports, || is_own)
+    by_port(key, settings, || has_node_ports, || is_own, get)
         .unwrap_or_else(|| refused(key, service_cidr(key.addr, settings.service_cidrs)))
+}
+
+/// [`Settings::serving`]: a number that changes when a backend of UDP may have left.
+#[inline(always)]
+pub(crate) fn serving() -> u32 {
+    SETTINGS.get(0).map_or(0, |settings| settings.serving)
+}
+
+/// Whether who has asked for `key` may stay with a backend: it serves there, or nothing is known of the frontend any more,
+/// as of a Service that is gone.
+#[inline(never)]
+pub(crate) fn is_served_by(key: &FrontendKey, addr: &Addr, port: Port) -> bool {
+    let mut serving = serving_at(key);
+    if serving == NOBODY_ASKED {
+        serving = serving_at(&FrontendKey::new(key.addr.any(), key.port, key.proto));
+    }
+    let set = Set { base: (serving >> 32) as u32, count: serving as u32 };
+    serving == NOBODY_ASKED || backend::contains(set, *addr, port)
+}
+
+/// No set has so many backends.
+const NOBODY_ASKED: u64 = u64::MAX;
+
+/// [`Frontend::serving`] in one register, the number of backends in its lower half; [`NOBODY_ASKED`]: no such frontend.
+#[inline(never)]
+fn serving_at(key: &FrontendKey) -> u64 {
+    let mut found = Frontend::default();
+    read(key, &mut found)
+        .map_or(NOBODY_ASKED, |()| (u64::from(found.serving.base) << 32) | u64::from(found.serving.count))
 }
 
 /// What is served at addresses of nodes by a port alone.
 #[inline(always)]
-fn by_port(
+fn by_port<F>(
     key: &FrontendKey,
     settings: &Settings,
     has_node_ports: impl Fn() -> bool,
     is_own: impl Fn() -> bool,
-) -> Option<Lookup> {
+    mut get: impl FnMut(&FrontendKey) -> Option<F>,
+) -> Option<Lookup<F>> {
     let port = key.port.get();
     if port >= settings.node_port_min
         && port <= settings.node_port_max
@@ -102,10 +138,10 @@ fn by_port(
 
 /// What is at an address where nothing is served; `range`: the flags of the range of Services that holds it.
 #[inline(always)]
-fn refused(key: &FrontendKey, range: u32) -> Lookup {
+fn refused<F>(key: &FrontendKey, range: u32) -> Lookup<F> {
     match range {
         0 => Lookup::NotOurs,
-        _ if get(&FrontendKey::address(key.addr)).is_some() => Lookup::Refused(Outcome::UnknownPort),
+        _ if has(&FrontendKey::address(key.addr)) => Lookup::Refused(Outcome::UnknownPort),
         flags if flags & ServiceCidr::ALLOCATED != 0 => Lookup::Refused(Outcome::UnallocatedAddress),
         _ => Lookup::NotOurs,
     }
@@ -150,14 +186,29 @@ const READS: u32 = 3;
 /// read is checked.
 #[inline(always)]
 fn get(key: &FrontendKey) -> Option<Frontend> {
+    let mut found = Frontend::default();
+    read(key, &mut found).map(|()| found)
+}
+
+/// The same into memory that is there: there is not much of it on a program's stack.
+#[inline(always)]
+fn read(key: &FrontendKey, found: &mut Frontend) -> Option<()> {
     for _ in 0..READS {
+        let element = FRONTENDS.get_ptr(key)?;
         // SAFETY: the element is memory of the map until the program ends; what it holds is checked.
-        let frontend = *unsafe { FRONTENDS.get(key) }?;
-        if frontend.is_of(key) {
-            return Some(frontend);
+        unsafe { core::ptr::copy_nonoverlapping(element, found, 1) }
+        if found.is_of(key) {
+            return Some(());
         }
     }
     None
+}
+
+/// Whether there is such a frontend.
+#[inline(always)]
+fn has(key: &FrontendKey) -> bool {
+    // SAFETY: the value is not looked at.
+    unsafe { FRONTENDS.get(key) }.is_some()
 }
 
 /// The flags of the first range that holds the address, 0 when none does.

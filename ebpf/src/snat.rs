@@ -15,15 +15,16 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{FlowKey, Port, Proto};
 
-use crate::flow;
+use crate::flow::{self, Created};
 use crate::repeat::{GO_ON, STOP, repeat};
+use crate::transport::Transport;
 
 /// Ports from here on are given out; a client's own port is kept, wherever it is.
 const FIRST_PORT: u32 = 1024;
 const PORTS: u32 = 65536 - FIRST_PORT;
-/// How many ports are tried, from a random one on: with nine of ten taken, none is free among so many once in 10^23
+/// How many ports are tried, the client's own and others from a random one on: with nine of ten taken, none is free among so many once in 10^23
 /// times.
-const TRIES: u32 = 512;
+const TRIES: u32 = 513;
 /// From one port to the next that is tried: no divisor of [`PORTS`] in it, so that none is tried twice, and far apart,
 /// because those that are taken are neighbours where clients count their ports.
 const STRIDE: u32 = 39_871;
@@ -32,34 +33,30 @@ const STRIDE: u32 = 39_871;
 struct Search<'a> {
     /// The program's context.
     ctx: *mut c_void,
+    transport: &'a mut Transport,
     /// How answers will look; the destination port is what is searched.
     reply: &'a mut FlowKey,
     start: u32,
-    found: bool,
+    created: Created,
 }
 
 /// The answer that this CPU looks for; see `TRANSPORT`.
 #[map]
 static REPLY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
 
-/// A port for packets that become `translated`: the one in it, when that is free.
+/// Makes the flow of packets that become what `transport` says, but for the source port: that is kept when it is free,
+/// and otherwise another one. [`Created::Clash`]: there is none.
 #[inline(never)]
-pub(crate) fn port(ctx: *mut c_void, translated: &FlowKey) -> Option<Port> {
+pub(crate) fn create(ctx: *mut c_void, transport: &mut Transport) -> Created {
+    let Some(reply) = REPLY.get_ptr_mut(0) else { return Created::Refused };
     // SAFETY: the element is this CPU's and nobody else's while the program runs.
-    let reply = unsafe { &mut *REPLY.get_ptr_mut(0)? };
-    *reply = translated.reversed();
-    let mut search = Search { ctx, reply, start: 0, found: false };
-    if is_free(&search) {
-        return Some(translated.src_port);
-    }
+    let reply = unsafe { &mut *reply };
+    *reply = transport.to.reversed();
     // Of SCTP and of what has no ports, the port cannot be changed.
-    if !has_ports(translated.proto) {
-        return None;
-    }
-    // SAFETY: the helper takes nothing.
-    search.start = unsafe { bpf_get_prandom_u32() } % PORTS;
-    repeat(TRIES, try_port, &mut search);
-    search.found.then_some(search.reply.dst_port)
+    let tries = if has_ports(transport.to.proto) { TRIES } else { 1 };
+    let mut search = Search { ctx, transport, reply, start: 0, created: Created::Clash };
+    repeat(tries, try_port, &mut search);
+    search.created
 }
 
 #[inline(always)]
@@ -68,15 +65,21 @@ fn has_ports(proto: Proto) -> bool {
 }
 
 extern "C" fn try_port(index: u32, search: &mut Search<'_>) -> c_long {
-    let port = FIRST_PORT + (search.start + index * STRIDE) % PORTS;
-    search.reply.dst_port = Port::new(port as u16);
-    search.found = is_free(search);
-    if search.found { STOP } else { GO_ON }
-}
-
-#[inline(always)]
-fn is_free(search: &Search<'_>) -> bool {
-    flow::is_free(search.reply) && !host_has(search.ctx, search.reply)
+    if index == 1 {
+        // SAFETY: the helper takes nothing.
+        search.start = unsafe { bpf_get_prandom_u32() } % PORTS;
+    }
+    if index > 0 {
+        let port = FIRST_PORT + (search.start + index * STRIDE) % PORTS;
+        search.reply.dst_port = Port::new(port as u16);
+    }
+    if !flow::is_free(search.reply) || host_has(search.ctx, search.reply) {
+        return GO_ON;
+    }
+    search.transport.to.src_port = search.reply.dst_port;
+    search.created = flow::insert(search.transport);
+    // Another CPU was quicker with this port.
+    if search.created == Created::Clash { GO_ON } else { STOP }
 }
 
 /// Whether a socket of the host gets packets with these addresses and ports.

@@ -1,8 +1,8 @@
 //! What is translated packet by packet: flows that are known, new ones to Services, and those that leave the cluster.
 
 use portolan_abi::{
-    Addr, Backend, ClusterCidr, FlowFlags, Frontend, FrontendFlags, FrontendKey, Network, NetworkFlags,
-    Outcome, Set,
+    Addr, Backend, ClusterCidr, FlowFlags, Frontend, FrontendFlags, Network, NetworkFlags, Outcome, Proto,
+    Set,
 };
 
 use crate::flow::Created;
@@ -12,13 +12,23 @@ use crate::packet::Packet;
 use crate::service::{self, Lookup};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
-use crate::{backend, counters, flow, forward, monitor, snat};
+use crate::{backend, counters, flow, forward, gone, monitor, snat};
 
-/// Who sends, which tells the part of a frontend that is for it.
+/// Who sends.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Sender {
+    /// A pod of this node.
+    Pod,
+    /// This node itself.
+    Node,
+    /// Somebody elsewhere.
+    Outside,
+}
+
+/// Who sends and to where, which tells the part of a frontend that is for it.
 #[derive(Clone, Copy)]
 pub(crate) struct Client {
-    /// A pod of this node; otherwise somebody elsewhere.
-    pub(crate) is_pod: bool,
+    pub(crate) sender: Sender,
     /// It is served nodePorts at the address that it sends to.
     pub(crate) has_node_ports: bool,
     /// That address is this node's.
@@ -39,8 +49,15 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
         }
     }
     let (seal, flags, via, hop) = (flow.seal, flow.flags, flow.via, flow.hop);
+    let is_checked = flags & FlowFlags::REPLY != 0
+        || transport.key.proto != Proto::UDP
+        || flow.service == 0
+        || flow.checked == service::serving();
     transport.to = flow.translated(transport.key.proto);
     if seal != flow::seal(&transport.key, &transport.to) {
+        return false;
+    }
+    if !is_checked && has_lost_backend(transport) {
         return false;
     }
     transport.is_direct = flags & FlowFlags::DIRECT != 0;
@@ -53,6 +70,20 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
         return false;
     }
     (transport.via, transport.hop) = (via, hop);
+    true
+}
+
+/// Whether the backend of a flow of datagrams does not serve any more: the flow is then over, and the next one begins with
+/// this packet.
+#[inline(never)]
+fn has_lost_backend(transport: &mut Transport) -> bool {
+    let serving = service::serving();
+    if service::is_served_by(&transport.asked, &transport.to.dst, transport.to.dst_port) {
+        flow::set_checked(&transport.key, serving);
+        return false;
+    }
+    flow::end(&transport.key, &transport.to);
+    transport.to = transport.key;
     true
 }
 
@@ -71,16 +102,17 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
 #[inline(never)]
 pub(crate) fn choose(transport: &mut Transport, client: Client) -> Verdict {
     let key = &transport.key;
-    let asked = FrontendKey::new(key.dst, key.dst_port, key.proto);
-    let frontend = match service::lookup_packet(&asked, client.has_node_ports, client.is_at_home) {
+    let asked = &transport.asked;
+    let mut frontend = Frontend::default();
+    match service::lookup_packet(asked, client.has_node_ports, client.is_at_home, &mut frontend) {
         Lookup::NotOurs => return Verdict::STACK,
         Lookup::Refused(outcome) => return Verdict::drop(outcome),
         Lookup::HostPort(backend) => {
             (transport.to.dst, transport.to.dst_port, transport.is_near) = (backend.addr, backend.port, true);
             return Verdict::UNDECIDED;
         }
-        Lookup::Frontend(frontend) => frontend,
-    };
+        Lookup::Frontend(()) => {}
+    }
     transport.service = frontend.service;
     let set = match serving(&frontend, client, key.src) {
         Ok(set) => set,
@@ -90,24 +122,29 @@ pub(crate) fn choose(transport: &mut Transport, client: Client) -> Verdict {
         return Verdict::drop(Outcome::BrokenSet);
     };
     (transport.to.dst, transport.to.dst_port) = (given.addr, given.port);
-    transport.is_near =
-        given.flags & Backend::LOCAL != 0 || (client.is_pod && network::is_inside(&given.addr));
+    transport.is_near = given.flags & Backend::LOCAL != 0
+        || match client.sender {
+            Sender::Pod => network::is_inside(&given.addr),
+            Sender::Node => true,
+            Sender::Outside => false,
+        };
     Verdict::UNDECIDED
 }
 
 #[inline(always)]
 fn serving(frontend: &Frontend, client: Client, src: Addr) -> Result<Set, Outcome> {
-    if client.is_pod && frontend.flags & FrontendFlags::DENY_PODS != 0 {
+    if client.sender == Sender::Pod && frontend.flags & FrontendFlags::DENY_PODS != 0 {
         return Err(Outcome::SourceDenied);
     }
+    let is_outside = client.sender == Sender::Outside;
     let limited = frontend.flags & FrontendFlags::SOURCE_RANGES != 0;
-    if limited && !client.is_pod && !service::allows(frontend.service, src) {
+    if limited && is_outside && !service::allows(frontend.service, src) {
         return Err(Outcome::SourceDenied);
     }
-    let (set, refuse) = if client.is_pod {
-        (frontend.inside, FrontendFlags::REFUSE_INSIDE)
-    } else {
+    let (set, refuse) = if is_outside {
         (frontend.outside, FrontendFlags::REFUSE_OUTSIDE)
+    } else {
+        (frontend.inside, FrontendFlags::REFUSE_INSIDE)
     };
     match set.count {
         0 if frontend.flags & refuse != 0 => Err(Outcome::NoEndpoints),
@@ -146,7 +183,6 @@ fn counted(frame: &impl Headers, transport: &Transport, created: Created) -> Ver
             Verdict::UNDECIDED
         }
         Created::Refused => Verdict::drop(Outcome::FlowsFull),
-        // Another CPU was quicker with the port.
         Created::Clash => Verdict::drop(Outcome::PortsExhausted),
     }
 }
@@ -162,11 +198,7 @@ fn take_port(frame: &impl Headers, transport: &mut Transport) -> Verdict {
     if transport.to.src.is_any() {
         return Verdict::drop(Outcome::NoRoute);
     }
-    let Some(port) = snat::port(frame.as_ptr(), &transport.to) else {
-        return Verdict::drop(Outcome::PortsExhausted);
-    };
-    transport.to.src_port = port;
-    let created = flow::create(transport);
+    let created = snat::create(frame.as_ptr(), transport);
     counted(frame, transport, created)
 }
 
@@ -241,18 +273,21 @@ pub(crate) fn deliver(
 #[inline(never)]
 fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Network) -> Verdict {
     let to = &transport.to;
+    // The stack takes no packet from outside with an address of its own (net/ipv4/fib_frontend.c, `fib_validate_source`).
     let must = is_ours(network, to.src);
+    let unsent = if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK };
     if network.is_pod(to.dst) {
-        let Some(pod) = Pod::at(&to.dst) else { return Verdict::STACK };
-        return forward::to_pod(frame, packet, network, &pod, must);
+        if let Some(pod) = Pod::at(&to.dst) {
+            return forward::to_pod(frame, packet, network, &pod, must);
+        }
+        return gone::backend(frame, packet, transport, network).or(unsent);
     }
     if network::is_own(&to.dst) {
         return Verdict::STACK;
     }
     let verdict = forward::by_flow(frame, packet, transport);
     frame.mark_done();
-    // The stack takes no packet from outside with an address of its own (net/ipv4/fib_frontend.c, `fib_validate_source`).
-    verdict.or(if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK })
+    verdict.or(unsent)
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portolan_abi::{Addr, FlowKey, FlowState, Port, Proto};
+use portolan_abi::{Addr, FlowKey, FlowState, FrontendKey, Port, Proto};
 
 use crate::fragment::{self, Fragment, Part, PartKey};
 use crate::frame::{Checksum, Frame, Headers, L3};
@@ -52,6 +52,8 @@ pub(crate) struct Transport {
     pub(crate) state: u16,
     /// It may begin a flow: of TCP, a SYN alone; an ICMP message that asks.
     pub(crate) is_first: bool,
+    /// What its sender asks for: its destination, or the frontend that a socket has in mind when it writes to a backend.
+    pub(crate) asked: FrontendKey,
     /// The id of the Service port that it is sent to; 0: none.
     pub(crate) service: u32,
     /// The place in the budget of flows that a new one gets.
@@ -193,6 +195,7 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
         }
     }
     transport.to = transport.key;
+    transport.asked = FrontendKey::new(transport.key.dst, transport.key.dst_port, transport.key.proto);
     Some(transport)
 }
 
@@ -213,8 +216,9 @@ pub(crate) fn parse_plain(frame: &impl Headers, packet: &Packet) -> Option<&'sta
     Some(transport)
 }
 
+/// The packet that was last parsed on this CPU.
 #[inline(always)]
-fn get() -> Option<&'static mut Transport> {
+pub(crate) fn get() -> Option<&'static mut Transport> {
     // SAFETY: the element is this CPU's and nobody else's while the program runs.
     TRANSPORT.get_ptr_mut(0).map(|transport| unsafe { &mut *transport })
 }
@@ -230,12 +234,6 @@ pub(crate) fn hold(frame: &Frame<'_>) -> bool {
 #[inline(never)]
 pub(crate) fn release(frame: &Frame<'_>) -> bool {
     get().is_some_and(|transport| transport.is_awaited && fragment::release(frame, &mut transport.part))
-}
-
-/// The packet that was last parsed on this CPU.
-#[inline(always)]
-pub(crate) fn last() -> Option<&'static Transport> {
-    TRANSPORT.get(0)
 }
 
 impl Transport {

@@ -5,10 +5,10 @@ use portolan_abi::{Network, NetworkFlags, NodeAddrFlags, Outcome};
 use crate::frame::{Frame, Headers};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
-use crate::translate::{self, Client};
+use crate::translate::{self, Client, Sender};
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{flow, forward, refuse, service};
+use crate::{flow, forward, gone, icmp_error, refuse, service};
 
 /// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
 #[inline(always)]
@@ -19,7 +19,7 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
         return Verdict::drop(Outcome::SpoofedSource);
     }
     if network.is_pod(packet.dst) {
-        let Some(pod) = Pod::at(&packet.dst) else { return Verdict::STACK };
+        let Some(pod) = Pod::at(&packet.dst) else { return gone::address(frame, &packet, network) };
         // Left to the stack: what nobody can have sent.
         if !packet.has_sender() || network.node(packet.src).same(packet.src) {
             return Verdict::STACK;
@@ -75,7 +75,7 @@ pub(crate) fn client(network: &Network, flags: u32) -> Client {
     let sent_on =
         !is_at_home && flags & NodeAddrFlags::NODE != 0 && network.flags & NetworkFlags::DIRECT != 0;
     let has_node_ports = sent_on || flags & NodeAddrFlags::NODE_PORTS != 0;
-    Client { is_pod: false, has_node_ports, is_at_home }
+    Client { sender: Sender::Outside, has_node_ports, is_at_home }
 }
 
 /// Whether its source may ask for anything: it is somebody's, and not this node's.
@@ -143,9 +143,11 @@ pub(crate) fn sends(frame: &Frame<'_>) -> Verdict {
     if frame.take_mark() {
         return Verdict::STACK;
     }
-    if frame.ingress_ifindex() == 0
+    let is_mine = frame.ingress_ifindex() == 0;
+    if is_mine
         && let Some([port, _]) = packet::plain_ports(frame)
         && !flow::has_port(port)
+        && !gone::is_suspect(frame)
     {
         return Verdict::STACK;
     }
@@ -155,42 +157,55 @@ pub(crate) fn sends(frame: &Frame<'_>) -> Verdict {
         return leaves(frame, &packet);
     }
     // Routed: it has passed a program on its way in.
-    if frame.ingress_ifindex() != 0 {
+    if !is_mine {
         return Verdict::STACK;
     }
-    let Some(transport) = transport::parse(frame, &packet) else { return Verdict::STACK };
-    if transport.quoted != 0 {
-        return error(frame, transport);
-    }
-    if flow::has_port(transport.key.src_port) { host(frame, transport) } else { Verdict::STACK }
-}
-
-/// The host tells somebody of a packet that it could not send on: who sent that one knows it by the addresses that it had
-/// before its translation.
-#[inline(never)]
-fn error(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
-    if translate::known(transport) {
-        transport.rewrite(frame);
-    }
-    Verdict::STACK
+    let moves = gone::moves(frame, &packet);
+    host(frame, &packet, network, moves)
 }
 
 /// The host sends from a port that is in some flow: it answers for a backend, or has just taken a port that a pod's flow
-/// has already, and then gets another one on the wire.
+/// has already, and then gets another one on the wire. Or it writes to a backend that has left, and `moves`. Or it tells
+/// somebody of a packet that it could not send on: who sent that one knows it by the addresses before its translation.
 #[inline(always)]
-fn host(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
-    if translate::known(transport) {
-        transport.rewrite(frame);
+pub(crate) fn host(frame: &Frame<'_>, packet: &Packet, network: &Network, moves: bool) -> Verdict {
+    let Some(transport) = transport::parse(frame, packet) else { return Verdict::STACK };
+    if moves {
+        gone::ask(frame, transport);
+    } else if transport.quoted == 0 && !flow::has_port(transport.key.src_port) {
         return Verdict::STACK;
     }
-    if flow::is_free(&transport.key.reversed()) {
+    let is_known = translate::known(transport);
+    if transport.quoted != 0 {
+        if is_known {
+            icmp_error::rewrite(transport, frame);
+        }
         return Verdict::STACK;
     }
-    let verdict = translate::masquerade(frame, transport);
+    let mut verdict = if is_known { Verdict::UNDECIDED } else { begin(frame, transport, moves) };
     if verdict == Verdict::UNDECIDED {
-        transport.rewrite(frame);
+        verdict = gone::rewrite(frame, transport, network);
+        if verdict == Verdict::UNDECIDED {
+            verdict = forward::by_flow(frame, packet, transport).or(Verdict::drop(Outcome::NoRoute));
+            frame.mark_done();
+        }
     }
-    verdict.or(Verdict::STACK)
+    refuse::refuse(frame, packet, transport, verdict)
+}
+
+/// Undecided when there is a flow now.
+#[inline(always)]
+fn begin(frame: &Frame<'_>, transport: &mut Transport, moves: bool) -> Verdict {
+    if moves {
+        let client = Client { sender: Sender::Node, has_node_ports: true, is_at_home: true };
+        let verdict = translate::to_service(transport, client);
+        if verdict != Verdict::UNDECIDED {
+            return verdict;
+        }
+    } else if flow::is_free(&transport.key.reversed()) {
+        return Verdict::STACK;
+    }
+    translate::masquerade(frame, transport)
 }
 
 /// A pod's packet, after routing: whoever is in the cluster sees the pod itself, everybody else this uplink.

@@ -159,6 +159,15 @@ impl Pod {
         self.remove()
     }
 
+    /// Detaches it while it runs: it has no time to say that it goes.
+    ///
+    /// # Errors
+    /// When the plugin fails.
+    pub fn detach(&mut self) -> Result<()> {
+        let detached = self.conflist.del(&self.node, &self.attachment, &self.result);
+        detached.with_context(|| format!("Failed to detach {}", self.name))
+    }
+
     /// Removes its namespace without detaching it, as a runtime that lost it would.
     ///
     /// # Errors
@@ -173,9 +182,9 @@ impl Pod {
             return Ok(());
         }
         drop(self.agent.take());
-        let detached = self.conflist.del(&self.node, &self.attachment, &self.result);
+        let detached = self.detach();
         self.vanish()?;
-        detached.with_context(|| format!("Failed to detach {}", self.name))
+        detached
     }
 
     fn vanish(&mut self) -> Result<()> {

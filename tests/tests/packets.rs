@@ -14,6 +14,8 @@ mod flood;
 mod fragments;
 #[path = "packets/full.rs"]
 mod full;
+#[path = "packets/gone.rs"]
+mod gone;
 #[path = "packets/icmp.rs"]
 mod icmp;
 #[path = "packets/maglev.rs"]

@@ -27,8 +27,9 @@ pub struct Settings {
     pub node_port_max: u16,
     /// [`SettingsFlags`].
     pub flags: u32,
-    #[doc(hidden)]
-    pub pad: u32,
+    /// Changes whenever [`Frontend::serving`](crate::Frontend::serving) does of any frontend, so that programs look
+    /// again whether the backend of a conversation serves; 0: nothing was ever written.
+    pub serving: u32,
 }
 
 const _: () = assert!(size_of::<Settings>() == 24);

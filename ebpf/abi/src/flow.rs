@@ -101,9 +101,11 @@ pub struct Flow {
     pub via: Addr,
     /// The interface that leads there; 0: not known.
     pub hop: u32,
+    /// Of UDP, [`Settings::serving`](crate::Settings::serving) when the backend was last found to serve.
+    pub checked: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 76);
+const _: () = assert!(size_of::<Flow>() == 80);
 
 impl Flow {
     /// log2 of the nanoseconds of a tick: 1.07 seconds, a shift instead of a division.

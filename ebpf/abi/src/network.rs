@@ -127,6 +127,8 @@ impl NetworkFlags {
     pub const FORWARD: u32 = 1;
     /// `load-balancing-mode: dsr`: what is for a backend of another node goes there as it is, and that node answers.
     pub const DIRECT: u32 = 1 << 1;
+    /// `gone-pods: reset`: TCP segments to an address of this node's pods that nobody has any more get a reset.
+    pub const RESET: u32 = 1 << 2;
 }
 
 crate::plain!(CidrKey, ClusterCidr, Uplink, Network);

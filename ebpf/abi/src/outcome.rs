@@ -43,13 +43,17 @@ pub enum Outcome {
     FragmentHeld = 17,
     /// The packet may go no further: answered with an ICMP time exceeded.
     TtlExpired = 18,
+    /// The packet is of a connection to an address that no pod has any more: answered with a TCP reset.
+    NoPod = 19,
+    /// A datagram to a backend that does not serve any more, of a socket that holds its address: sent on to another one.
+    Moved = 20,
     /// The XDP program sent a packet on to another node, or a backend's answer to its client, before the kernel saw it.
-    ForwardedXdp = 19,
+    ForwardedXdp = 21,
 }
 
 impl Outcome {
     /// How many there are: the size of `COUNTERS`.
-    pub const COUNT: u32 = 20;
+    pub const COUNT: u32 = 22;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -72,6 +76,8 @@ impl Outcome {
         Self::NoRoute,
         Self::FragmentHeld,
         Self::TtlExpired,
+        Self::NoPod,
+        Self::Moved,
         Self::ForwardedXdp,
     ];
 
@@ -97,6 +103,8 @@ impl Outcome {
             Self::NoRoute => "no_route",
             Self::FragmentHeld => "fragment_held",
             Self::TtlExpired => "ttl_expired",
+            Self::NoPod => "no_pod",
+            Self::Moved => "moved",
             Self::ForwardedXdp => "forwarded_xdp",
         }
     }

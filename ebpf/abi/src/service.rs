@@ -59,6 +59,9 @@ pub struct Frontend {
     pub outside: Set,
     /// By which packets choose among `outside`. Without a table their hash is scaled to the set.
     pub table: Table,
+    /// Of UDP, every backend that serves, whatever policy, topology and termination say: a conversation with one of
+    /// these stays where it is (Kubernetes `pkg/proxy/conntrack/cleanup.go`). Empty for other protocols.
+    pub serving: Set,
     /// The id of the Service port: key of `SERVICES`, index of `SERVICE_COUNTERS`; 0 for a whole address.
     pub service: u32,
     /// How long ClientIP affinity lasts, in seconds; 0: no affinity.
@@ -69,9 +72,14 @@ pub struct Frontend {
     pub seal: u32,
 }
 
-const _: () = assert!(size_of::<Frontend>() == 40);
+const _: () = assert!(size_of::<Frontend>() == 48);
 
 impl Frontend {
+    /// Its sets; some may be empty or the same.
+    pub const fn sets(&self) -> [Set; 3] {
+        [self.inside, self.outside, self.serving]
+    }
+
     /// The value as it is written for `key`.
     ///
     /// A hash gives the memory of an element that was replaced or removed to the next one without waiting for its
@@ -96,9 +104,10 @@ impl Frontend {
         let inside = self.inside.base.rotate_left(7) ^ self.inside.count.rotate_left(11);
         let outside = self.outside.base.rotate_left(13) ^ self.outside.count.rotate_left(17);
         let table = self.table.base.rotate_left(9) ^ self.table.size.rotate_left(21);
+        let serving = self.serving.base.rotate_left(15) ^ self.serving.count.rotate_left(25);
         let rest =
             self.service.rotate_left(19) ^ self.affinity_seconds.rotate_left(23) ^ self.flags.rotate_left(29);
-        !(keyed ^ inside ^ outside ^ table ^ rest)
+        !(keyed ^ inside ^ outside ^ table ^ serving ^ rest)
     }
 }
 
@@ -246,9 +255,11 @@ pub struct UdpPeers {
     pub peers: [UdpPeer; UDP_PEERS],
     /// The entry that is overwritten next when all are in use.
     pub next: u32,
+    /// [`Settings::serving`](crate::Settings::serving) when the backend of the last datagram was found to serve.
+    pub checked: u32,
 }
 
-const _: () = assert!(size_of::<UdpPeers>() == UDP_PEERS * 36 + 4);
+const _: () = assert!(size_of::<UdpPeers>() == UDP_PEERS * 36 + 8);
 
 /// What a service id stands for; the value of `SERVICES`. Names are padded with zeros (each is a DNS label of at
 /// most 63 characters by the API's validation).

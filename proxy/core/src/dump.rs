@@ -70,10 +70,14 @@ impl Dump<'_> {
         let inside = self.set(frontend.inside, frontend.flags & FrontendFlags::REFUSE_INSIDE != 0);
         let outside = self.set(frontend.outside, frontend.flags & FrontendFlags::REFUSE_OUTSIDE != 0);
         if inside == outside {
-            writeln!(f, " -> {inside}")
+            write!(f, " -> {inside}")?;
         } else {
-            writeln!(f, " -> inside {inside} outside {outside}")
+            write!(f, " -> inside {inside} outside {outside}")?;
         }
+        if frontend.serving.count > 0 && frontend.serving != frontend.inside {
+            write!(f, " serving {}", self.set(frontend.serving, false))?;
+        }
+        writeln!(f)
     }
 
     fn set(&self, set: Set, refused: bool) -> String {

@@ -4,7 +4,7 @@ mod categorize;
 
 use std::cmp::Reverse;
 
-pub(crate) use categorize::{Choice, Lists, categorize};
+pub(crate) use categorize::{Choice, Lists, categorize, serving};
 use portolan_abi::{Addr, Backend, Port};
 
 use crate::address::Family;

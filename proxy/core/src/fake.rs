@@ -198,7 +198,7 @@ impl Kernel {
     }
 
     fn put_frontend(&mut self, key: FrontendKey, frontend: &Frontend) -> Result<(), Violation> {
-        for set in [frontend.inside, frontend.outside] {
+        for set in frontend.sets() {
             let whole = (0..set.count).all(|index| self.state.backends.contains_key(&(set.base + index)));
             check(whole, || format!("{key:?} points to backends that are not there: {set:?}"))?;
         }
@@ -215,7 +215,7 @@ impl Kernel {
     }
 
     fn count(&mut self, frontend: &Frontend, more: bool) {
-        for set in [frontend.inside, frontend.outside].into_iter().filter(|set| set.count > 0) {
+        for set in frontend.sets().into_iter().filter(|set| set.count > 0) {
             count(&mut self.sets, set, more);
         }
         if frontend.table.size != 0 {

@@ -39,6 +39,7 @@ mod plan;
 mod quarantine;
 pub mod reconcile;
 mod routes;
+mod serving;
 pub mod state;
 #[cfg(test)]
 mod tests;

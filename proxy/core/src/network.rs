@@ -20,6 +20,8 @@ pub struct NetworkConfig {
     pub forward: bool,
     /// Whether clients outside are answered by the backend's node itself (direct server return).
     pub direct: bool,
+    /// Whether TCP segments to a pod of this node that is gone get a reset.
+    pub reset: bool,
     /// Whether what leaves the cluster gets the node's address.
     pub masquerade: Masquerade,
     /// Ranges outside of the cluster that see the pods' own addresses.
@@ -32,6 +34,7 @@ impl Default for NetworkConfig {
             node_port_addresses: NodePortAddresses::default(),
             forward: true,
             direct: false,
+            reset: true,
             masquerade: Masquerade::All,
             no_masquerade: Vec::new(),
         }
@@ -220,8 +223,12 @@ pub(crate) fn network(
 }
 
 fn flags(config: &NetworkConfig) -> u32 {
-    let forward = if config.forward { NetworkFlags::FORWARD } else { 0 };
-    if config.direct { forward | NetworkFlags::DIRECT } else { forward }
+    let asked = [
+        (config.forward, NetworkFlags::FORWARD),
+        (config.direct, NetworkFlags::DIRECT),
+        (config.reset, NetworkFlags::RESET),
+    ];
+    asked.into_iter().filter(|(is_asked, _)| *is_asked).fold(0, |flags, (_, flag)| flags | flag)
 }
 
 fn internal_ip(own: Option<&Node>, family: Family) -> Option<IpAddr> {

@@ -9,7 +9,7 @@ pub(crate) mod source_ranges;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portolan_abi::{Backend, FrontendFlags, FrontendKey};
+use portolan_abi::{Backend, FrontendFlags, FrontendKey, Proto};
 
 use crate::address::Family;
 use crate::endpoints::{self, Candidate, Choice, Lists};
@@ -31,6 +31,8 @@ pub(crate) struct Wanted {
     pub(crate) affinity_seconds: u32,
     pub(crate) inside: Backends,
     pub(crate) outside: Backends,
+    /// Of UDP, all that serve; see [`Frontend::serving`](portolan_abi::Frontend::serving).
+    pub(crate) serving: Backends,
     /// Whether packets from outside choose by a table, where there is room for one.
     pub(crate) tabled: bool,
 }
@@ -50,15 +52,17 @@ pub(crate) fn plan(model: &Model, service: &Service, asked: &[Asked]) -> Vec<Wan
 }
 
 fn whole_address(key: FrontendKey) -> Wanted {
-    let (inside, outside) = Default::default();
+    let (inside, outside, serving) = Default::default();
     let flags = FrontendFlags::ADDRESS;
-    Wanted { key, port: None, flags, affinity_seconds: 0, inside, outside, tabled: false }
+    Wanted { key, port: None, flags, affinity_seconds: 0, inside, outside, serving, tabled: false }
 }
 
 /// Who serves a port of a Service in one family, and from whom it is withheld.
 struct Serving {
     cluster: Backends,
     local: Backends,
+    /// See [`Wanted::serving`].
+    all: Backends,
     any: bool,
     external: bool,
     denied: u32,
@@ -73,7 +77,8 @@ impl Serving {
         let lists = Lists::of(service, external);
         let Choice { cluster, local, any } = endpoints::categorize(&merged, lists, zone);
         let denied = source_ranges::denied(service, node, family);
-        Self { cluster: backends(cluster), local: backends(local), any, external, denied }
+        let all = (port.proto == Proto::UDP).then(|| endpoints::serving(&merged));
+        Self { cluster: backends(cluster), local: backends(local), all: backends(all), any, external, denied }
     }
 
     /// Clients on this node get the endpoints of the cluster at every frontend but the cluster IPs, whatever the
@@ -100,7 +105,8 @@ impl Serving {
         // Clients outside seldom ask a cluster IP: it has a table only where that is the one of the others.
         let shares = asked.role != Role::ClusterIp || service.internal_policy == service.external_policy;
         let tabled = self.external && shares;
-        Wanted { key: asked.key, port: asked.port, flags, affinity_seconds, inside, outside, tabled }
+        let serving = Arc::clone(&self.all);
+        Wanted { key: asked.key, port: asked.port, flags, affinity_seconds, inside, outside, serving, tabled }
     }
 }
 

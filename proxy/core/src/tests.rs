@@ -9,6 +9,7 @@ mod network;
 pub(crate) mod objects;
 mod properties;
 mod restart;
+mod serving;
 mod source_ranges;
 mod surroundings;
 mod tables;

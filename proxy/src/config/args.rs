@@ -136,6 +136,16 @@ pub struct RunArgs {
     )]
     pub forwarding: Forwarding,
 
+    /// What becomes of TCP connections to an address that no pod of this node has any more
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHAT",
+        default_value_t = GonePods::Reset,
+        help_heading = "Pod network"
+    )]
+    pub gone_pods: GonePods,
+
     /// An interface that leads to the other nodes; repeatable [default: where node addresses and routes live]
     #[arg(long = "uplink", value_name = "IF", help_heading = "Pod network")]
     pub uplinks: Vec<String>,
@@ -244,6 +254,15 @@ pub enum Masquerade {
     Ipv4,
     /// None
     None,
+}
+
+/// What becomes of TCP connections to an address that no pod of this node has any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GonePods {
+    /// Whoever still speaks gets a TCP reset at once, instead of waiting for many minutes
+    Reset,
+    /// They are left to the kernel, which answers with ICMP errors that established connections do not heed
+    Ignore,
 }
 
 /// What carries packets between pods and uplinks.

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 use portolan_core::network::{self, NetworkConfig, NodePortAddresses};
 use serde::{Serialize, Serializer};
 
-use super::args::{Forwarding, LoadBalancing, Masquerade};
+use super::args::{Forwarding, GonePods, LoadBalancing, Masquerade};
 use super::{ConfigError, RunArgs, flag};
 
 /// What the flags say; for nodePorts the file where they say nothing.
@@ -14,6 +14,7 @@ pub(super) fn resolve(args: &RunArgs, file: &[String]) -> Result<NetworkConfig, 
         node_port_addresses: node_port_addresses(addresses)?,
         forward: args.forwarding == Forwarding::Bpf,
         direct: args.load_balancing_mode == LoadBalancing::Dsr,
+        reset: args.gone_pods == GonePods::Reset,
         masquerade: match args.masquerade {
             Masquerade::All => network::Masquerade::All,
             Masquerade::Ipv4 => network::Masquerade::Ipv4,
@@ -73,6 +74,7 @@ struct Shown {
     node_port_addresses: Vec<String>,
     forwarding: &'static str,
     load_balancing_mode: &'static str,
+    gone_pods: &'static str,
     masquerade: &'static str,
     no_masquerade: Vec<String>,
 }
@@ -86,6 +88,7 @@ pub(super) fn serialize<S: Serializer>(config: &NetworkConfig, serializer: S) ->
         node_port_addresses: primary.into_iter().chain(texts(ranges)).collect(),
         forwarding: if config.forward { "bpf" } else { "kernel" },
         load_balancing_mode: if config.direct { "dsr" } else { "snat" },
+        gone_pods: if config.reset { "reset" } else { "ignore" },
         masquerade: match config.masquerade {
             network::Masquerade::All => "all",
             network::Masquerade::Ipv4 => "ipv4",

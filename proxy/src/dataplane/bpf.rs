@@ -131,7 +131,7 @@ impl Maps {
                 observed.service_cidrs.insert(slot, cidr);
             }
         }
-        let sets = observed.frontends.values().flat_map(|frontend| [frontend.inside, frontend.outside]);
+        let sets = observed.frontends.values().flat_map(Frontend::sets);
         let used: BTreeSet<u32> =
             sets.flat_map(|set: Set| set.base..set.base.saturating_add(set.count)).collect();
         for index in used {

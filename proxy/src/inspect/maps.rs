@@ -83,7 +83,7 @@ pub fn fill(maps: &Maps, flows: Usage) -> Result<Fill> {
     for entry in maps.frontends.iter() {
         let (_, frontend) = entry.context("reading FRONTENDS")?;
         frontends += 1;
-        sets.extend([frontend.inside, frontend.outside].into_iter().filter(|set| set.count > 0));
+        sets.extend(frontend.sets().into_iter().filter(|set| set.count > 0));
         tables.insert(frontend.table);
     }
     let count = |keys: usize| u32::try_from(keys).unwrap_or(u32::MAX);

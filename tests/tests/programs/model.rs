@@ -114,7 +114,7 @@ impl Model {
         match place.hook {
             Hook::FromPod => self.pod_sends(place, &step),
             Hook::ToPod if place.ingress != 0 || !self.world.translated.contains(&net.dst) => stack(),
-            Hook::ToPod => self.answers_of_the_host(&step),
+            Hook::ToPod => self.host_sends(&step),
             Hook::FromUplink => self.uplink_receives(&step),
             Hook::ToUplink => self.uplink_sends(place, &step),
         }
@@ -183,16 +183,6 @@ impl Model {
                 as_it_is(step.frame, Action::Drop, Some(Outcome::RouterMessage))
             }
             Ok(_) => as_it_is(step.frame, Action::Stack, None),
-        }
-    }
-
-    /// What the host sends to somebody whose flow it is the other end of, or about whose flow it has an error to tell.
-    fn answers_of_the_host(&mut self, step: &Step<'_>) -> Expected {
-        let stack = as_it_is(step.frame, Action::Stack, None);
-        let Ok(transport) = Transport::read(step.frame, &step.net, &mut self.fragments) else { return stack };
-        match self.known(&transport) {
-            Some(to) => rewritten(step, &transport, &to),
-            None => stack,
         }
     }
 
@@ -267,27 +257,40 @@ impl Model {
         if !is_pod && place.ingress != 0 {
             return stack;
         }
+        if !is_pod {
+            return self.host_sends(step);
+        }
         let Ok(transport) = Transport::read(frame, net, &mut self.fragments) else {
-            return if is_pod { as_it_is(frame, Action::Drop, Some(Outcome::Malformed)) } else { stack };
+            return as_it_is(frame, Action::Drop, Some(Outcome::Malformed));
         };
-        if let Some(to) = self.known(&transport) {
-            return rewritten(step, &transport, &to);
+        match self.known(&transport) {
+            Some(to) => rewritten(step, &transport, &to),
+            None if transport.is_first => {
+                let src = SocketAddr::new(self.world.node(net.is_v4()), transport.key.src.port());
+                self.leaves_by_port(step, &transport, Key { src, ..transport.key })
+            }
+            None => stack,
         }
-        let begins = if is_pod {
-            transport.is_first
-        } else {
-            // The host has taken a port that a pod's flow has already.
-            !matches!(transport.kind, Kind::Error(_)) && !self.is_free(transport.key.reversed())
-        };
-        if !begins {
-            return stack;
+    }
+
+    /// What the host sends to somebody whose flow it is the other end of, or about whose flow it has an error to tell, or
+    /// from a port that a pod's flow has already.
+    fn host_sends(&mut self, step: &Step<'_>) -> Expected {
+        let stack = as_it_is(step.frame, Action::Stack, None);
+        let Ok(transport) = Transport::read(step.frame, &step.net, &mut self.fragments) else { return stack };
+        match self.known(&transport) {
+            Some(to) => rewritten(step, &transport, &to),
+            None if matches!(transport.kind, Kind::Error(_)) => stack,
+            None if self.is_free(transport.key.reversed()) => stack,
+            None => self.leaves_by_port(step, &transport, transport.key),
         }
-        let node = self.world.node(net.is_v4());
-        let src = if is_pod { SocketAddr::new(node, transport.key.src.port()) } else { transport.key.src };
-        match self.with_port(step, &transport, Key { src, ..transport.key }) {
-            Verdict::To(to, counts) => Expected { counts, ..rewritten(step, &transport, &to) },
-            Verdict::Drop(outcome) => as_it_is(frame, Action::Drop, Some(outcome)),
-            Verdict::Stack => stack,
+    }
+
+    fn leaves_by_port(&mut self, step: &Step<'_>, transport: &Transport, to: Key) -> Expected {
+        match self.with_port(step, transport, to) {
+            Verdict::To(to, counts) => Expected { counts, ..rewritten(step, transport, &to) },
+            Verdict::Drop(outcome) => as_it_is(step.frame, Action::Drop, Some(outcome)),
+            Verdict::Stack => as_it_is(step.frame, Action::Stack, None),
         }
     }
 

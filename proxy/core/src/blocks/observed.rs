@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use portolan_abi::{Set, Table};
+use portolan_abi::{Frontend, Set, Table};
 
 use super::Blocks;
 use crate::maglev;
@@ -12,7 +12,7 @@ use crate::state::Observed;
 impl Blocks {
     /// Those of `BACKENDS`; `touched`: see [`Blocks::touched`].
     pub(crate) fn of_backends(limit: u32, observed: &Observed, touched: u32) -> Self {
-        let used = observed.frontends.values().flat_map(|frontend| [frontend.inside, frontend.outside]);
+        let used = observed.frontends.values().flat_map(Frontend::sets);
         let elements = |backends| u32::try_from(backends).unwrap_or(u32::MAX);
         Self::adopt(limit, elements, used, |set| backends(observed, set), touched)
     }

@@ -44,6 +44,12 @@ pub(crate) fn categorize<'a>(endpoints: &[Candidate<'a>], lists: Lists, zone: &s
     Choice { cluster, local, any }
 }
 
+/// Those that can answer, chosen or not: ready ones, and those that serve while they terminate or are not published.
+pub(crate) fn serving<'a>(endpoints: &[Candidate<'a>]) -> Vec<Candidate<'a>> {
+    let serves = |candidate: &&Candidate<'a>| candidate.member.ready || candidate.member.serving;
+    endpoints.iter().filter(serves).copied().collect()
+}
+
 fn cluster<'a>(endpoints: &[Candidate<'a>], zone: &str) -> Vec<Candidate<'a>> {
     let topology = Topology::of(endpoints, zone);
     ready_or_last_resort(endpoints, |candidate| topology.admits(candidate, zone))

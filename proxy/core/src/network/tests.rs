@@ -122,13 +122,13 @@ fn the_network_of_a_node() {
         node_v6: Addr::from(ip("fd00::1")),
         mtu: 1400,
         slot_mask: 511,
-        flags: NetworkFlags::FORWARD | NetworkFlags::DIRECT,
+        flags: NetworkFlags::FORWARD | NetworkFlags::DIRECT | NetworkFlags::RESET,
     };
     assert_eq!(found, expected);
     let config = NetworkConfig { forward: false, ..NetworkConfig::default() };
     let kernel = network(Some(&dual), |_| false, &machine, &config, 1024);
     let addrs = Network { node_v4: expected.node_v4, node_v6: expected.node_v6, ..Network::EMPTY };
-    assert_eq!(kernel, Network { mtu: 1400, slot_mask: 1023, ..addrs });
+    assert_eq!(kernel, Network { mtu: 1400, slot_mask: 1023, flags: NetworkFlags::RESET, ..addrs });
     assert_eq!(
         network(None, |_| true, &MachineFacts::default(), &NetworkConfig::default(), 0),
         Network::EMPTY

@@ -13,6 +13,7 @@ use crate::maglev;
 use crate::names;
 use crate::object::{ObjectName, Service};
 use crate::plan::{Backends, Wanted, source_ranges};
+use crate::serving;
 use crate::state::{Limits, Observed, Usage};
 
 /// A frontend in the kernel.
@@ -39,6 +40,8 @@ pub(crate) struct Mirror {
     pub(crate) frontends: BTreeMap<FrontendKey, Programmed>,
     /// How many of them are at addresses that no range of Services has.
     foreign: usize,
+    /// The fingerprints of all, together.
+    serving: u32,
     /// By the id of their Service port.
     source_ranges: BTreeSet<SourceRange>,
     blocks: Blocks,
@@ -86,6 +89,11 @@ impl Mirror {
         self.foreign == 0
     }
 
+    /// A number that changes with who serves UDP at any frontend; see [`Settings::serving`](portolan_abi::Settings).
+    pub(crate) fn serving(&self) -> u32 {
+        self.serving.max(1)
+    }
+
     /// A mirror of a kernel in this state; `before`: what was in use or in quarantine before it was read again.
     pub(crate) fn adopt(observed: &Observed, limits: Limits, before: Option<&Self>) -> Self {
         let (backends, rows, next) = before.map_or((0, 0, 0), |mirror| {
@@ -97,11 +105,14 @@ impl Mirror {
         let programmed = |(key, frontend): (&FrontendKey, &Frontend)| {
             (*key, Programmed { frontend: *frontend, owner: None })
         };
+        let blocks = Blocks::of_backends(limits.backends, observed, backends);
+        let serving = observed.frontends.iter().map(|(key, frontend)| fingerprint(&blocks, key, frontend));
         Self {
+            serving: serving.fold(0, |all, one| all ^ one),
             frontends: observed.frontends.iter().map(programmed).collect(),
             foreign: observed.frontends.values().filter(|frontend| is_foreign(frontend)).count(),
             source_ranges: observed.source_ranges.iter().map(|key| (key.service, *key)).collect(),
-            blocks: Blocks::of_backends(limits.backends, observed, backends),
+            blocks,
             tables: Blocks::of_tables(limits.table_rows, observed, rows),
             ids: Ids::new(limits.services, &used, next),
             limits,
@@ -153,6 +164,7 @@ impl Mirror {
             let frontend = Frontend {
                 inside: self.take(change, &wanted.inside)?,
                 outside: self.take(change, &wanted.outside)?,
+                serving: self.take(change, &wanted.serving)?,
                 table: if wanted.tabled { self.table(change, &wanted.outside) } else { Table::default() },
                 service: id,
                 affinity_seconds: wanted.affinity_seconds,
@@ -249,9 +261,9 @@ impl Mirror {
                 batch.frontends.push((key, frontend));
             }
             self.foreign += usize::from(is_foreign(&frontend));
+            self.serving ^= fingerprint(&self.blocks, &key, &frontend);
             if let Some(before) = before {
-                self.foreign -= usize::from(is_foreign(&before.frontend));
-                self.release_sets(&before.frontend);
+                self.forget(&key, &before.frontend);
             }
         }
         change.ports.into()
@@ -260,8 +272,7 @@ impl Mirror {
     /// Removes a frontend.
     pub(crate) fn delete(&mut self, key: FrontendKey, batch: &mut Batch) {
         if let Some(programmed) = self.frontends.remove(&key) {
-            self.foreign -= usize::from(is_foreign(&programmed.frontend));
-            self.release_sets(&programmed.frontend);
+            self.forget(&key, &programmed.frontend);
             batch.gone_frontends.push(key);
         }
     }
@@ -290,9 +301,11 @@ impl Mirror {
         }
     }
 
-    fn release_sets(&mut self, frontend: &Frontend) {
-        self.blocks.release(frontend.inside);
-        self.blocks.release(frontend.outside);
+    /// Takes back what a frontend had that is gone or replaced.
+    fn forget(&mut self, key: &FrontendKey, frontend: &Frontend) {
+        self.foreign -= usize::from(is_foreign(frontend));
+        self.serving ^= fingerprint(&self.blocks, key, frontend);
+        frontend.sets().into_iter().for_each(|set| self.blocks.release(set));
         self.tables.release(blocks::block(frontend.table));
     }
 
@@ -346,6 +359,11 @@ impl Mirror {
         let next = [self.blocks.next_turn(now_ms), self.tables.next_turn(now_ms), self.ids.next_turn(now_ms)];
         next.into_iter().flatten().min()
     }
+}
+
+/// Who serves UDP at a frontend, in a number; 0: nobody.
+fn fingerprint(blocks: &Blocks, key: &FrontendKey, frontend: &Frontend) -> u32 {
+    blocks.content(frontend.serving).map_or(0, |backends| serving::fingerprint(key, backends))
 }
 
 fn is_foreign(frontend: &Frontend) -> bool {

@@ -147,7 +147,8 @@ impl Surroundings {
             flags |= SettingsFlags::CLUSTER_IPS_ONLY;
         }
         let node_netns = self.facts.node_netns;
-        let after = Settings { node_netns, service_cidrs, node_port_min, node_port_max, flags, pad: 0 };
+        let serving = mirror.serving();
+        let after = Settings { node_netns, service_cidrs, node_port_min, node_port_max, flags, serving };
         let mut wide = widened(&self.settings, after);
         if !batch.service_cidrs.is_empty() {
             wide.flags &= !SettingsFlags::CLUSTER_IPS_ONLY;
@@ -206,5 +207,7 @@ fn widened(before: &Settings, after: Settings) -> Settings {
     let service_cidrs = before.service_cidrs.max(after.service_cidrs);
     let flags = ((before.flags | after.flags) & SettingsFlags::SERVED_AT_NODE)
         | (before.flags & after.flags & SettingsFlags::CLUSTER_IPS_ONLY);
-    Settings { service_cidrs, node_port_min, node_port_max, flags, ..after }
+    // Told only when it is so.
+    let serving = before.serving;
+    Settings { service_cidrs, node_port_min, node_port_max, flags, serving, ..after }
 }

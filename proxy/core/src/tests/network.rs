@@ -91,7 +91,7 @@ fn before_the_machine_is_looked_at_nothing_is_forwarded_and_nothing_found_earlie
     assert!(cluster.reconciler.machine_changed(&machine("192.168.0.1 192.168.7.1")));
     cluster.step();
     let before = cluster.kernel.observed();
-    assert_eq!(before.network.unwrap().flags, NetworkFlags::FORWARD);
+    assert_eq!(before.network.unwrap().flags, NetworkFlags::FORWARD | NetworkFlags::RESET);
     cluster.restart(nodes());
     assert_eq!(cluster.step().ops, []);
     cluster.handle([apply(node("node-b", "192.168.0.3", "10.0.1.0/24"))]);
@@ -162,8 +162,13 @@ fn without_pods_of_ours_there_are_no_ranges_of_pods() {
     cluster.step();
     assert_eq!(ranges(&cluster), ["172.16.0.0/108 :: 0"]);
     let observed = cluster.kernel.observed();
-    let expected =
-        Network { node_v4: Addr::from(ip("192.168.0.1")), mtu: 1500, slot_mask: 255, ..Network::EMPTY };
+    let expected = Network {
+        node_v4: Addr::from(ip("192.168.0.1")),
+        mtu: 1500,
+        slot_mask: 255,
+        flags: NetworkFlags::RESET,
+        ..Network::EMPTY
+    };
     assert_eq!(observed.network, Some(expected));
     let uplink = Uplink { addr_v4: Addr::from(ip("192.168.0.1")), addr_v6: Addr::ANY_V6, mtu: 1500 };
     assert_eq!(observed.uplinks, [(2, uplink)].into());

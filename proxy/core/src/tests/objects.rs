@@ -107,7 +107,7 @@ impl EndpointBuilder {
     }
 
     pub(crate) fn unready(mut self) -> Self {
-        self.0.ready = false;
+        (self.0.ready, self.0.serving) = (false, false);
         self
     }
 

@@ -57,7 +57,7 @@ fn the_range_of_node_ports_is_exact_and_never_too_small() {
             node_port_min: 1,
             node_port_max: 0,
             flags: SettingsFlags::CLUSTER_IPS_ONLY,
-            pad: 0
+            serving: 1
         }
     );
     let apply = |name, last, node_port| apply(with_node_port(name, last, node_port));

@@ -233,6 +233,9 @@ fn to_node(trace: &mut Trace<'_>, cidr: &ClusterCidr) -> Ending {
 
 fn nobody(trace: &mut Trace<'_>, addr: Addr) -> Ending {
     trace.say(format!("{addr} is in this node's pod range, and no pod that is ready has it"));
+    if trace.snapshot.network.is_some_and(|network| network.flags & NetworkFlags::RESET != 0) {
+        trace.say("a TCP connection from before is reset with its next segment");
+    }
     Ending::stack("the host's stack answers that it is unreachable")
 }
 

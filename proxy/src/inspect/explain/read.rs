@@ -76,7 +76,7 @@ fn host_ports(dir: &Path) -> Result<BTreeMap<FrontendKey, HostPort>> {
 /// The backends that frontends point to; one that is beyond the end of the map is left out.
 fn backends(dir: &Path, frontends: &BTreeMap<FrontendKey, Frontend>) -> Result<BTreeMap<u32, Backend>> {
     let map: Array<MapData, Backend> = typed(dir, MapName::Backends, Map::Array)?;
-    let sets = frontends.values().flat_map(|frontend| [frontend.inside, frontend.outside]);
+    let sets = frontends.values().flat_map(Frontend::sets);
     let used: BTreeSet<u32> =
         sets.flat_map(|set| set.base..set.base.saturating_add(set.count).min(map.len())).collect();
     used.into_iter().map(|index| Ok((index, map.get(&index, 0).context("reading BACKENDS")?))).collect()

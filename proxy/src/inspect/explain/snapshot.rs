@@ -60,6 +60,15 @@ impl Snapshot {
             .collect()
     }
 
+    /// Whether who has asked for `key` may stay with a backend of UDP (`is_served_by` of `ebpf/src/service.rs`).
+    pub(super) fn is_served_by(&self, key: &FrontendKey, addr: Addr, port: Port) -> bool {
+        let any = FrontendKey::new(key.addr.any(), key.port, key.proto);
+        let frontend = self.frontends.get(key).or_else(|| self.frontends.get(&any));
+        frontend.is_none_or(|frontend| {
+            self.members(frontend.serving).iter().any(|backend| (backend.addr, backend.port) == (addr, port))
+        })
+    }
+
     /// The pod that has the hostPort, at this address or at all of the node's.
     pub(super) fn host_port(&self, key: &FrontendKey) -> Option<Backend> {
         let any = FrontendKey::new(key.addr.any(), key.port, key.proto);

@@ -57,6 +57,7 @@ fn add_flow(snapshot: &mut Snapshot, sent: FlowKey, given: FlowKey, state: u16) 
         flags,
         via: Addr::ANY_V6,
         hop: 0,
+        checked: 0,
     };
     snapshot.flows.insert(sent, flow(sent, given, FlowFlags::DST_IS_NODE));
     snapshot.flows.insert(given.reversed(), flow(given.reversed(), sent.reversed(), FlowFlags::REPLY));

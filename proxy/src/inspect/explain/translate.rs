@@ -7,7 +7,7 @@ use portolan_abi::{
 
 use super::choice::{self, Choice};
 use super::packet::to_pod;
-use super::question::Packet;
+use super::question::{Packet, endpoint};
 use super::service::{self, Lookup};
 use super::trace::{Ending, Trace};
 use crate::inspect::flows::State;
@@ -61,6 +61,15 @@ pub(super) fn known(trace: &mut Trace<'_>, packet: &Packet) -> Found {
     // One that was silent for too long is forgotten when its place is needed, and not before.
     if matches!(state, None | Some(State::Closed)) {
         trace.say("FLOWS has such a flow that is over: it is removed, and a new one begins");
+        return Found::None;
+    }
+    let is_datagram = key.proto == Proto::UDP && flow.service != 0 && flow.flags & FlowFlags::REPLY == 0;
+    let asked = FrontendKey::new(key.dst, key.dst_port, key.proto);
+    if is_datagram && !snapshot.is_served_by(&asked, flow.dst, flow.dst_port) {
+        trace.say(format!(
+            "FLOWS has it, but its backend {} does not serve any more: it ends, and a new one begins",
+            endpoint(flow.dst, flow.dst_port, key.proto)
+        ));
         return Found::None;
     }
     if flow.flags & FlowFlags::DIRECT != 0 {

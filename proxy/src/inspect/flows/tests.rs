@@ -34,6 +34,7 @@ fn entry(from: &FlowKey, to: &FlowKey, service: u32, flags: u16, state: u16) -> 
         seal: Entry::seal_for(from, to),
         via: Addr::ANY_V6,
         hop: 0,
+        checked: 0,
     }
 }
 

@@ -29,6 +29,7 @@ fn observed() -> Observed {
         inside,
         outside,
         table: Table::default(),
+        serving: Set::default(),
         service,
         affinity_seconds: 0,
         flags,

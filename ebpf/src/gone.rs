@@ -1,0 +1,119 @@
+//! Backends that are gone. A connected UDP socket holds the address of the one that it was given, and would write to it for
+//! ever: its datagrams go on to one that serves. What is for a pod that is no more is answered.
+
+use portolan_abi::{FlowKey, FrontendKey, Network, NetworkFlags, Outcome, Proto};
+
+use crate::counters::count;
+use crate::frame::Frame;
+use crate::network::Pod;
+use crate::packet::{self, Packet};
+use crate::transport::{self, Transport};
+use crate::verdict::Verdict;
+use crate::{flow, forward, network, peer, refuse, service};
+
+/// Whether the frame may be a datagram to a backend that has left since its socket wrote last. Costs what has no such
+/// socket a few compares.
+#[inline(always)]
+pub(crate) fn is_suspect(frame: &Frame<'_>) -> bool {
+    packet::may_be_datagram(frame)
+        && peer::of_sender(frame).is_some_and(|peers| peers.checked != service::serving())
+}
+
+/// Whether a packet is a datagram to a backend that does not serve any more, of a socket that was given it. Of a datagram in
+/// parts this is known of the first one; the others follow its flow.
+#[inline(always)]
+pub(crate) fn moves(frame: &Frame<'_>, packet: &Packet) -> bool {
+    packet.may_be_datagram() && is_suspect(frame) && has_left(frame, packet)
+}
+
+#[inline(never)]
+fn has_left(frame: &Frame<'_>, packet: &Packet) -> bool {
+    let Some(peers) = peer::of_sender(frame) else { return false };
+    let Some([src_port, dst_port]) = packet.datagram_ports(frame) else { return false };
+    let serving = service::serving();
+    if let Some((asked, asked_port)) = peer::asked_for(peers, &packet.dst, dst_port) {
+        let asked = FrontendKey::new(asked, asked_port, Proto::UDP);
+        if !service::is_served_by(&asked, &packet.dst, dst_port) {
+            count(Outcome::Moved as u32);
+            // The number may come back, with the backend: its socket is then to be looked at again.
+            peers.checked = 0;
+            return true;
+        }
+        // It may have been away for a while, and the socket's datagrams have gone to another one.
+        let (src, dst, proto) = (packet.src, packet.dst, Proto::UDP);
+        flow::end_if_any(&FlowKey { src, dst, src_port, dst_port, proto, pad: [0; 3] });
+    }
+    peers.checked = serving;
+    false
+}
+
+/// Lets a datagram that [`moves`] ask once more for what its socket has asked for. Returns a number because the verifier
+/// wants a function to.
+#[inline(never)]
+pub(crate) fn ask(frame: &Frame<'_>, transport: &mut Transport) -> u32 {
+    let (addr, port) = (transport.key.dst, transport.key.dst_port);
+    if let Some((asked, asked_port)) =
+        peer::of_sender(frame).and_then(|peers| peer::asked_for(peers, &addr, port))
+    {
+        transport.asked = FrontendKey::new(asked, asked_port, Proto::UDP);
+    }
+    0
+}
+
+/// Rewrites a packet of the node itself of a flow that is known. The stack has found the way for the address that it has: to
+/// another one, it goes from here. Undecided when it goes where the flow's packets go.
+#[inline(never)]
+pub(crate) fn rewrite(frame: &Frame<'_>, transport: &Transport, network: &Network) -> Verdict {
+    let dst = &transport.to.dst;
+    let is_led_on = !dst.same(transport.key.dst);
+    // The stack takes nothing from an interface that has its own address for a source: it is told that nobody is there.
+    if is_led_on && network::is_own(dst) {
+        return Verdict::drop(Outcome::NoEndpoints);
+    }
+    transport.rewrite_headers(frame);
+    if !is_led_on {
+        return Verdict::STACK;
+    }
+    if network.is_pod(*dst) {
+        let Some(pod) = Pod::at(dst) else { return Verdict::drop(Outcome::NoRoute) };
+        return forward::out_to_pod(frame, &pod);
+    }
+    Verdict::UNDECIDED
+}
+
+/// A packet to an address of this node's pods that none of them has. A TCP connection that was there before learns of it;
+/// all else is the stack's to answer.
+#[inline(never)]
+pub(crate) fn address(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
+    if network.flags & NetworkFlags::RESET == 0 || packet.proto != Proto::TCP.0 || !packet.has_sender() {
+        return Verdict::STACK;
+    }
+    let Some(transport) = transport::parse(frame, packet) else { return Verdict::STACK };
+    // A pod that somebody else has attached is known to the routes alone.
+    if transport.is_first || !forward::is_unreachable(frame, packet, &packet.dst) {
+        return Verdict::STACK;
+    }
+    refuse::refuse(frame, packet, transport, Verdict::drop(Outcome::NoPod))
+}
+
+/// A packet of a flow to an address of this node's pods that none of them has: the next datagram begins a flow anew.
+/// Undecided when the stack may know what to do.
+#[inline(never)]
+pub(crate) fn backend(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    transport: &Transport,
+    network: &Network,
+) -> Verdict {
+    if !forward::is_unreachable(frame, packet, &transport.to.dst) {
+        return Verdict::UNDECIDED;
+    }
+    if !transport.key.proto.has_handshake() {
+        flow::end(&transport.key, &transport.to);
+        return Verdict::UNDECIDED;
+    }
+    if network.flags & NetworkFlags::RESET == 0 || transport.is_first {
+        return Verdict::UNDECIDED;
+    }
+    refuse::refuse(frame, packet, transport, Verdict::drop(Outcome::NoPod))
+}
