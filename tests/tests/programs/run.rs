@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpAttachType;
+use aya_obj::programs::XdpAttachType;
+
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp, loaded_programs};
 use portolan_abi::Outcome;
 use portolan_lab::Node;
