@@ -17,13 +17,14 @@ use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
 use crate::{forward, network, translate, uplink};
 
-/// Uplinks that send what an XDP program of another one gives them, by their numbers.
+/// Uplinks to which frames are redirected, by their numbers. One that is not among them sends only what came in by it.
 #[map]
 static XDP_UPLINKS: DevMapHash = DevMapHash::with_max_entries(256, 0);
 
 /// Where a packet goes: the interface, and the Ethernet header's destination and source there.
 struct Way {
     ifindex: u32,
+    redirected: bool,
     macs: [[u8; 6]; 2],
 }
 
@@ -56,7 +57,7 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     if (known && transport.hop == 0) || network.is_pod(transport.to.dst) {
         return None;
     }
-    let mut way = Way { ifindex: 0, macs: [[0; 6]; 2] };
+    let mut way = Way { ifindex: 0, redirected: false, macs: [[0; 6]; 2] };
     if !is_complete(frame, transport, &packet) || !find(frame, &packet, transport, &mut way) {
         return None;
     }
@@ -70,7 +71,7 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     packet.decrement_ttl(frame);
     frame.set_macs(way.macs);
     count(Outcome::ForwardedXdp as u32);
-    if way.ifindex == frame.ifindex() {
+    if !way.redirected {
         return Some(XDP_TX);
     }
     Some(XDP_UPLINKS.redirect(way.ifindex, 0).unwrap_or(XDP_ABORTED))
@@ -129,5 +130,6 @@ fn find(frame: &Frame<'_>, packet: &Packet, transport: &Transport, way: &mut Way
     }
     way.ifindex = question.ifindex;
     way.macs = [question.dmac, question.smac];
-    way.ifindex == frame.ifindex() || XDP_UPLINKS.get_ifindex(way.ifindex).is_some()
+    way.redirected = XDP_UPLINKS.get_ifindex(way.ifindex).is_some();
+    way.redirected || way.ifindex == frame.ifindex()
 }

@@ -117,7 +117,7 @@ fn xdp_stays_while_the_daemon_restarts_and_goes_when_it_is_not_wanted() -> Resul
     let at = SocketAddr::new(asked.ip(Family::V4), NODE_PORT);
     let loads = [agent.keep_asking(tcp(at), 500)?, agent.keep_asking_anew(udp(at), 500)?];
     let before = scene.counters.read()?;
-    for _ in 0..10 {
+    for _ in 0..5 {
         asked.kill()?;
         assert!(native(asked)?.is_some(), "it outlives the daemon");
         asked.start()?;
