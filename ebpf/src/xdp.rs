@@ -2,7 +2,7 @@
 //! on another node, both ways. It is sent on from here as the program of tc would send it, by the same questions to the
 //! same maps. Everything else passes untouched, and nothing has been counted or decided then that tc would not find as it is.
 
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup};
 use aya_ebpf::helpers::generated::bpf_fib_lookup as fib_lookup;
 use aya_ebpf::macros::map;
@@ -24,7 +24,6 @@ static XDP_UPLINKS: DevMapHash = DevMapHash::with_max_entries(256, 0);
 /// Where a packet goes: the interface, and the Ethernet header's destination and source there.
 struct Way {
     ifindex: u32,
-    redirected: bool,
     macs: [[u8; 6]; 2],
 }
 
@@ -57,7 +56,7 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     if (known && transport.hop == 0) || network.is_pod(transport.to.dst) {
         return None;
     }
-    let mut way = Way { ifindex: 0, redirected: false, macs: [[0; 6]; 2] };
+    let mut way = Way { ifindex: 0, macs: [[0; 6]; 2] };
     if !is_complete(frame, transport, &packet) || !find(frame, &packet, transport, &mut way) {
         return None;
     }
@@ -71,10 +70,8 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     packet.decrement_ttl(frame);
     frame.set_macs(way.macs);
     count(Outcome::ForwardedXdp as u32);
-    if !way.redirected {
-        return Some(XDP_TX);
-    }
-    Some(XDP_UPLINKS.redirect(way.ifindex, 0).unwrap_or(XDP_ABORTED))
+    // What the helper returns for an uplink that is not among them.
+    Some(XDP_UPLINKS.redirect(way.ifindex, u64::from(XDP_TX)).unwrap_or(XDP_TX))
 }
 
 /// Whether it asks for a Service, and a backend elsewhere has been chosen.
@@ -130,6 +127,5 @@ fn find(frame: &Frame<'_>, packet: &Packet, transport: &Transport, way: &mut Way
     }
     way.ifindex = question.ifindex;
     way.macs = [question.dmac, question.smac];
-    way.redirected = XDP_UPLINKS.get_ifindex(way.ifindex).is_some();
-    way.redirected || way.ifindex == frame.ifindex()
+    way.ifindex == frame.ifindex() || XDP_UPLINKS.get_ifindex(way.ifindex).is_some()
 }
