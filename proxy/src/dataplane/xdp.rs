@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn one_uplink_alone_sends_where_a_frame_came_in_unless_it_is_a_veth() {
-        assert_eq!(sending(&[(2, true, false)]), []);
+        assert_eq!(sending(&[(2, true, false)]), Vec::<u32>::new());
         assert_eq!(sending(&[(2, true, true)]), [2]);
         assert_eq!(sending(&[(2, true, false), (3, true, false)]), [2, 3]);
         assert_eq!(sending(&[(2, true, false), (3, false, false)]), [2], "the other one cannot");
