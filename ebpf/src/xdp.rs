@@ -2,7 +2,7 @@
 //! on another node, both ways. It is sent on from here as the program of tc would send it, by the same questions to the
 //! same maps. Everything else passes untouched, and nothing has been counted or decided then that tc would not find as it is.
 
-use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
 use aya_ebpf::bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup};
 use aya_ebpf::helpers::generated::bpf_fib_lookup as fib_lookup;
 use aya_ebpf::macros::map;
@@ -17,7 +17,7 @@ use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
 use crate::{forward, network, translate, uplink};
 
-/// Uplinks that send what an XDP program of another one gives them, by their numbers.
+/// Uplinks to which frames are redirected, by their numbers. One that is not among them sends only what came in by it.
 #[map]
 static XDP_UPLINKS: DevMapHash = DevMapHash::with_max_entries(256, 0);
 
@@ -70,10 +70,8 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     packet.decrement_ttl(frame);
     frame.set_macs(way.macs);
     count(Outcome::ForwardedXdp as u32);
-    if way.ifindex == frame.ifindex() {
-        return Some(XDP_TX);
-    }
-    Some(XDP_UPLINKS.redirect(way.ifindex, 0).unwrap_or(XDP_ABORTED))
+    // What the helper returns for an uplink that is not among them.
+    Some(XDP_UPLINKS.redirect(way.ifindex, u64::from(XDP_TX)).unwrap_or(XDP_TX))
 }
 
 /// Whether it asks for a Service, and a backend elsewhere has been chosen.

@@ -38,3 +38,5 @@ mod sources;
 mod spoof;
 #[path = "packets/wire.rs"]
 mod wire;
+#[path = "packets/xdp.rs"]
+mod xdp;

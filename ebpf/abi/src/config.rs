@@ -141,7 +141,7 @@ pub enum MapName {
     Monitor,
     /// Array of one `u64`: how many events found no room in the ring.
     LostEvents,
-    /// Hash of devices: ifindex (`u32`) → itself, of uplinks that send what the XDP program of another one gives them.
+    /// Hash of devices: ifindex (`u32`) → itself, of uplinks to which the XDP program redirects frames.
     XdpUplinks,
 }
 

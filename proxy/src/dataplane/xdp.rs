@@ -93,25 +93,26 @@ impl Xdp {
         if uplinks.is_empty() {
             return Ok(Attachments::new());
         }
-        let (mut attachments, mut senders) = (Attachments::new(), BTreeSet::new());
+        let mut held = BTreeMap::new();
+        let mut attachments = Attachments::new();
         for (ifindex, name) in uplinks {
-            let kept = self.keep_uplink(*ifindex, name);
-            if let Ok((_, true)) = kept {
-                senders.insert(*ifindex);
-            }
-            attachments.push((name.clone(), kept.map(|(kept, _)| kept)));
+            let kept = self.keep_uplink(*ifindex, name).map(|(kept, sending)| {
+                held.insert(*ifindex, sending);
+                kept
+            });
+            attachments.push((name.clone(), kept));
         }
         remove_others(&self.pins.links(), |ifindex| uplinks.contains_key(&ifindex))?;
-        write_senders(&self.pins, &senders)?;
+        write_redirected(&self.pins, &redirected(&held))?;
         Ok(attachments)
     }
 
-    /// The second result is whether it sends what the programs of other uplinks give it.
-    fn keep_uplink(&self, ifindex: u32, name: &str) -> Result<(Kept, bool), Refusal> {
+    fn keep_uplink(&self, ifindex: u32, name: &str) -> Result<(Kept, Sending), Refusal> {
         let driver = sys::driver(name).context("asking for the driver of the interface")?;
         let features = features::of(ifindex).context("asking for what the driver does for XDP")?;
         let pin = pin(&self.pins.links(), ifindex);
-        if let Some(refusal) = unfit(&driver, features) {
+        let is_veth = driver == VETH;
+        if let Some(refusal) = unfit(is_veth, features) {
             detach(&pin)?;
             return Err(refusal);
         }
@@ -123,17 +124,33 @@ impl Xdp {
                 _ => Refusal::Refused { driver, source },
             },
         })?;
-        // Many can only once they have a program.
+        // Many send only once they have a program.
         let features = features::of(ifindex).context("asking for what the driver does for XDP")?;
-        Ok((kept, features.is_some_and(Features::sends)))
+        Ok((kept, Sending { for_others: features.is_some_and(Features::sends), is_veth }))
     }
 }
 
+/// How an uplink with the program sends frames.
+#[derive(Clone, Copy)]
+struct Sending {
+    /// It sends those that the program redirects to it.
+    for_others: bool,
+    is_veth: bool,
+}
+
+/// The uplinks to which frames are redirected. To send a frame where it came in costs less, so that one uplink alone is
+/// none; but a veth whose other end has no XDP program forgets what it is given in that way (drivers/net/veth.c,
+/// `veth_xdp_flush`).
+fn redirected(held: &BTreeMap<u32, Sending>) -> BTreeSet<u32> {
+    let wanted = |sending: &Sending| sending.for_others && (sending.is_veth || held.len() > 1);
+    held.iter().filter(|(_, sending)| wanted(sending)).map(|(ifindex, _)| *ifindex).collect()
+}
+
 /// Why the program must not be attached, which the kernel would do.
-fn unfit(driver: &str, features: Option<Features>) -> Option<Refusal> {
+fn unfit(is_veth: bool, features: Option<Features>) -> Option<Refusal> {
     match features {
-        None if driver == VETH => Some(Refusal::Unknown),
-        Some(features) if driver == VETH && !features.sends() => Some(Refusal::Deaf),
+        None if is_veth => Some(Refusal::Unknown),
+        Some(features) if is_veth && !features.sends() => Some(Refusal::Deaf),
         Some(_) | None => None,
     }
 }
@@ -162,8 +179,8 @@ fn keep(pin: &Path, ifindex: u32, program: &Program) -> Result<Kept, KeepError> 
     pinned.map(|()| Kept::Attached).map_err(KeepError::Other)
 }
 
-/// Which uplinks send what the program of another one gives them.
-fn write_senders(pins: &Pins, wanted: &BTreeSet<u32>) -> Result<()> {
+/// Writes to which uplinks frames are redirected.
+fn write_redirected(pins: &Pins, wanted: &BTreeSet<u32>) -> Result<()> {
     let path = pins.maps().join(MapName::XdpUplinks.as_str());
     let data = MapData::from_pin(&path).with_context(|| format!("opening {}", path.display()))?;
     let mut map = DevMapHash::try_from(Map::DevMapHash(data))?;
@@ -180,7 +197,7 @@ fn write_senders(pins: &Pins, wanted: &BTreeSet<u32>) -> Result<()> {
 /// Detaches the program from all interfaces: it is switched off.
 pub(super) fn remove(pins: &Pins) -> Result<()> {
     remove_others(&pins.links(), |_| false)?;
-    write_senders(pins, &BTreeSet::new())
+    write_redirected(pins, &BTreeSet::new())
 }
 
 /// Whether the program is attached to an interface, from the pins and the kernel.
@@ -223,4 +240,30 @@ fn detach(pin: &Path) -> Result<()> {
 
 fn pin(dir: &Path, ifindex: u32) -> PathBuf {
     dir.join(format!("{PREFIX}{ifindex}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sending(uplinks: &[(u32, bool, bool)]) -> Vec<u32> {
+        let held =
+            uplinks.iter().map(|&(ifindex, for_others, is_veth)| (ifindex, Sending { for_others, is_veth }));
+        redirected(&held.collect()).into_iter().collect()
+    }
+
+    #[test]
+    fn one_uplink_alone_sends_where_a_frame_came_in_unless_it_is_a_veth() {
+        assert_eq!(sending(&[(2, true, false)]), Vec::<u32>::new());
+        assert_eq!(sending(&[(2, true, true)]), [2]);
+        assert_eq!(sending(&[(2, true, false), (3, true, false)]), [2, 3]);
+        assert_eq!(sending(&[(2, true, false), (3, false, false)]), [2], "the other one cannot");
+    }
+
+    #[test]
+    fn a_veth_needs_another_end_that_listens() {
+        assert!(unfit(false, None).is_none() && unfit(false, Some(Features::NONE)).is_none());
+        assert!(matches!(unfit(true, None), Some(Refusal::Unknown)));
+        assert!(matches!(unfit(true, Some(Features::NONE)), Some(Refusal::Deaf)));
+    }
 }

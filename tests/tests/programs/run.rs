@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpAttachType;
+use aya_obj::programs::XdpAttachType;
+
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp, loaded_programs};
 use portolan_abi::Outcome;
 use portolan_lab::Node;
@@ -62,6 +63,7 @@ pub(crate) struct Programs {
 /// What the XDP program returns (include/uapi/linux/bpf.h).
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
+const XDP_REDIRECT: u32 = 4;
 
 /// Offsets into `struct __sk_buff` (include/uapi/linux/bpf.h), and how much of it is given.
 const INGRESS: usize = 36;
@@ -130,7 +132,7 @@ impl Programs {
                 ensure!(out == frame && counts == Counts::NONE, "It passes, {counts:?}, as {out:02x?}");
                 Ok(None)
             }
-            XDP_TX => Ok(Some(Seen { action: Action::Redirect, frame: out, counts })),
+            XDP_TX | XDP_REDIRECT => Ok(Some(Seen { action: Action::Redirect, frame: out, counts })),
             other => bail!("The XDP program returns {other}"),
         }
     }

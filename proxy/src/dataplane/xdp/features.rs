@@ -32,6 +32,8 @@ pub(super) struct Features(u64);
 impl Features {
     /// `NETDEV_XDP_ACT_NDO_XMIT`: it sends what XDP programs give it. Of a veth, that its other end takes it.
     const SENDS: u64 = 1 << 2;
+    #[cfg(test)]
+    pub(super) const NONE: Self = Self(0);
 
     pub(super) fn sends(self) -> bool {
         self.0 & Self::SENDS != 0
