@@ -3,15 +3,16 @@
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup, bpf_redir_neigh,
 };
-use aya_ebpf::helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
-use portolan_abi::{Addr, ClusterCidr, FlowKey, Network, NetworkFlags, Outcome};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
+};
+use portolan_abi::{Addr, ClusterCidr, FlowKey, Hop, Network, NetworkFlags, Outcome};
 
 use crate::counters::count;
 use crate::flow;
 use crate::frame::Frame;
 use crate::network::{self, Pod};
 use crate::packet::Packet;
-use crate::transport::Transport;
 use crate::verdict::Verdict;
 
 const AF_INET: u8 = 2;
@@ -63,6 +64,19 @@ pub(crate) fn to_node(frame: &Frame<'_>, packet: &Packet, network: &Network, ran
     neighbour(range.via, range.ifindex)
 }
 
+/// The way to the pods of a node, where the kernel knows its MAC address; otherwise `hop` stays as it is. Returns a number
+/// because the verifier wants a function to.
+#[inline(never)]
+pub(crate) fn find_neighbour(frame: &Frame<'_>, packet: &Packet, range: &ClusterCidr, hop: &mut Hop) -> u32 {
+    if let Some(next) = route(frame, packet.proto, packet.src, range.via)
+        && next.hop.ifindex == range.ifindex
+        && next.is_known()
+    {
+        *hop = next.hop;
+    }
+    0
+}
+
 /// The range of a pod of a node that is a neighbour.
 #[inline(always)]
 pub(crate) fn neighbours(dst: &Addr) -> Option<&'static ClusterCidr> {
@@ -93,29 +107,80 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network) -> 
     by_route(frame, packet, packet.src, packet.dst, None).or(Verdict::STACK)
 }
 
-/// Where a flow's packets went last, or else to where the routes lead; undecided when they lead nowhere, or here.
+/// On the way that is known; undecided: there is none, or the packet is not one for it.
 #[inline(always)]
-pub(crate) fn by_flow(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Verdict {
-    if transport.hop == 0 || packet.ttl <= 1 {
-        return by_route(frame, packet, transport.to.src, transport.to.dst, Some(&transport.key));
+pub(crate) fn by_hop(frame: &Frame<'_>, packet: &Packet, mtu: u32, hop: &Hop) -> Verdict {
+    if hop.ifindex == 0 || packet.ttl <= 1 || !packet.is_plain() || !frame.fits(packet.header, mtu) {
+        return Verdict::UNDECIDED;
     }
+    go(frame, packet, hop).unwrap_or(Verdict::UNDECIDED)
+}
+
+/// Sends a packet on that may go on; `None`: its Ethernet header is not there.
+#[inline(always)]
+pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop) -> Option<Verdict> {
+    let macs = frame.at::<[[u8; 6]; 2]>(0)?;
+    // SAFETY: `at` has checked the bounds.
+    unsafe { *macs = hop.macs }
     packet.decrement_ttl(frame);
     frame.forget_origin();
     count(Outcome::Forwarded as u32);
-    neighbour(transport.via, transport.hop)
+    if hop.flags & Hop::POD != 0 {
+        // SAFETY: the helper takes plain values.
+        return Some(Verdict::redirect(unsafe { bpf_redirect_peer(hop.ifindex, 0) }));
+    }
+    frame.mark_done();
+    // SAFETY: as above.
+    Some(Verdict::redirect(unsafe { bpf_redirect(hop.ifindex, 0) }))
 }
 
 /// To where the kernel's routes lead, which the flow of this key then remembers; undecided when they lead nowhere, or here.
 #[inline(never)]
-fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Option<&FlowKey>) -> Verdict {
+pub(crate) fn by_route(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    src: Addr,
+    dst: Addr,
+    flow: Option<&FlowKey>,
+) -> Verdict {
     if packet.ttl <= 1 {
         return Verdict::UNDECIDED;
     }
+    let Some(next) = route(frame, packet.proto, src, dst) else { return Verdict::UNDECIDED };
+    packet.decrement_ttl(frame);
+    frame.forget_origin();
+    if let Some(key) = flow
+        && next.is_known()
+    {
+        flow::set_hop(key, &next.hop);
+    }
+    count(Outcome::Forwarded as u32);
+    neighbour(next.via, next.hop.ifindex)
+}
+
+/// What the kernel's routes say.
+struct Next {
+    /// The next hop. Of an IPv4 route it may be an IPv6 address.
+    via: Addr,
+    hop: Hop,
+}
+
+impl Next {
+    /// Whether the kernel knows its MAC address, so that packets can go there without a look at the neighbours.
+    #[inline(always)]
+    fn is_known(&self) -> bool {
+        self.hop.macs[0] != [0; 6] && self.hop.macs[1] != [0; 6]
+    }
+}
+
+/// Asks the kernel's routes; `None` when they lead nowhere, or here.
+#[inline(always)]
+fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<Next> {
     // SAFETY: all-zero is a valid question.
     let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
     question.family = if dst.is_v4() { AF_INET } else { AF_INET6 };
     question.ifindex = frame.ifindex();
-    question.l4_protocol = packet.proto;
+    question.l4_protocol = proto;
     let (from, to) = (src.words(), dst.words());
     if dst.is_v4() {
         question.__bindgen_anon_3.ipv4_src = from[3];
@@ -129,12 +194,9 @@ fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Opti
     let answer = unsafe { fib_lookup(frame.as_ptr(), &raw mut question, size, 0) } as u32;
     // Without an entry for the neighbour the redirect asks for it.
     if answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH {
-        return Verdict::UNDECIDED;
+        return None;
     }
-    packet.decrement_ttl(frame);
-    frame.forget_origin();
-    // The answer's family is the next hop's, which of an IPv4 route may be an IPv6 address.
-    // SAFETY: the helper has filled the address of that family.
+    // SAFETY: the helper has filled the address of the family that it names.
     let via = unsafe {
         if question.family == AF_INET {
             Addr::from_v4_word(question.__bindgen_anon_4.ipv4_dst)
@@ -142,11 +204,9 @@ fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Opti
             Addr::from_words(question.__bindgen_anon_4.ipv6_dst)
         }
     };
-    if let Some(key) = flow {
-        flow::set_hop(key, via, question.ifindex);
-    }
-    count(Outcome::Forwarded as u32);
-    neighbour(via, question.ifindex)
+    // Older kernels leave the MAC addresses as they were where there is no entry, and those of a new one are zero.
+    let macs = [question.dmac, question.smac];
+    Some(Next { via, hop: Hop { ifindex: question.ifindex, flags: 0, macs } })
 }
 
 #[inline(always)]

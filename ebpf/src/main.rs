@@ -24,6 +24,7 @@ mod peer;
 mod pod;
 mod refuse;
 mod repeat;
+mod route_cache;
 mod service;
 mod snat;
 mod sock_addr;
@@ -98,7 +99,7 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
     let frame = Frame::new(&ctx);
-    pod::sent(&frame).action(&frame)
+    route_cache::follow(&frame, true).unwrap_or_else(|| pod::sent(&frame).action(&frame))
 }
 
 /// What the host's stack sends to a pod, on the host side of its veth.
@@ -112,7 +113,7 @@ fn to_pod(ctx: TcContext) -> i32 {
 #[classifier]
 fn from_uplink(ctx: TcContext) -> i32 {
     let frame = Frame::new(&ctx);
-    uplink::received(&frame).action(&frame)
+    route_cache::follow(&frame, false).unwrap_or_else(|| uplink::received(&frame).action(&frame))
 }
 
 /// What leaves by an uplink.

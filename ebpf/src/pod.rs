@@ -1,13 +1,13 @@
 //! What pods send and receive, on the host side of their veths.
 
-use portolan_abi::{Addr, Network, NodeAddrFlags, Outcome};
+use portolan_abi::{Addr, ClusterCidr, Hop, Network, NodeAddrFlags, Outcome};
 
 use crate::frame::{Frame, L3};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
 use crate::translate::{self, Client};
 use crate::verdict::Verdict;
-use crate::{forward, refuse, transport};
+use crate::{forward, refuse, route_cache, transport};
 
 const ETH_ARP: u16 = 0x0806_u16.to_be();
 /// Where an ARP message has the address of its sender (RFC 826).
@@ -15,10 +15,11 @@ const ARP_SENDER: usize = 14;
 
 /// A pod has sent it. The order of the questions: is it the pod's own; is it for a pod, which is most of it and costs
 /// one more lookup; is it for a Service; does it leave the cluster.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
     let Some(packet) = packet::parse(frame) else { return not_ip(frame) };
+    let now = route_cache::now();
     if frame.has_vlan_tag() {
         return Verdict::drop(Outcome::BadFrame);
     }
@@ -28,24 +29,50 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     if !source.sends_as(frame) {
         return Verdict::drop(Outcome::SpoofedSource);
     }
-    if network.is_pod(packet.dst) {
-        let Some(target) = Pod::at(&packet.dst) else { return Verdict::STACK };
-        if (source.is_translated() || target.is_translated())
-            && let Some(verdict) = known(frame, &packet, network)
-        {
-            return verdict;
-        }
-        return forward::to_pod(frame, &packet, network, &target, false);
-    }
-    let Some(range) = network::inside(&packet.dst).filter(|range| !range.via.is_any()) else {
+    let target = if network.is_pod(packet.dst) {
+        let Some(pod) = Pod::at(&packet.dst) else { return Verdict::STACK };
+        Target::Pod(pod)
+    } else if let Some(range) = network::inside(&packet.dst).filter(|range| !range.via.is_any()) {
+        Target::Node(range)
+    } else {
         return elsewhere(frame, &packet, network, &source);
     };
-    if source.is_translated()
-        && let Some(verdict) = known(frame, &packet, network)
-    {
-        return verdict;
+    if source.is_translated() || target.is_translated() {
+        let verdict = known(frame, &packet, network);
+        if verdict != Verdict::UNDECIDED {
+            return verdict;
+        }
+    } else if packet.is_tcp() {
+        target.remember(frame, &packet, network, now);
     }
-    forward::to_node(frame, &packet, network, range)
+    match target {
+        Target::Pod(pod) => forward::to_pod(frame, &packet, network, &pod, false),
+        Target::Node(range) => forward::to_node(frame, &packet, network, range),
+    }
+}
+
+/// A pod of the cluster: one of this node, or the range of another one's.
+enum Target {
+    Pod(Pod),
+    Node(&'static ClusterCidr),
+}
+
+impl Target {
+    #[inline(always)]
+    fn is_translated(&self) -> bool {
+        matches!(self, Self::Pod(pod) if pod.is_translated())
+    }
+
+    /// Lets the packets after this one take the way that it takes; see [`route_cache::remember`].
+    #[inline(always)]
+    fn remember(&self, frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) {
+        let mut hop = Hop::NONE;
+        match self {
+            Self::Pod(pod) => hop = pod.hop(),
+            Self::Node(range) => _ = forward::find_neighbour(frame, packet, range, &mut hop),
+        }
+        route_cache::remember(frame, packet, network, &hop, now);
+    }
 }
 
 /// Neither IPv4 nor IPv6, or not even that. Of ARP, the host remembers the sender: it has to be the pod itself, or nobody,
@@ -76,15 +103,18 @@ fn stranger(frame: &Frame<'_>, packet: &Packet) -> Verdict {
     }
 }
 
-/// A packet between pods, one of which has flows that are translated; `None` when this is none of them, or may go no
+/// A packet between pods, one of which has flows that are translated; undecided when this is none of them, or may go no
 /// further, which the stack tells its sender.
-#[inline(always)]
-fn known(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Option<Verdict> {
+#[inline(never)]
+fn known(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
     if packet.ttl <= 1 {
-        return None;
+        return Verdict::UNDECIDED;
     }
-    let transport = transport::parse(frame, packet)?;
-    translate::known(transport).then(|| translate::deliver(frame, packet, transport, network))
+    let Some(transport) = transport::parse(frame, packet) else { return Verdict::UNDECIDED };
+    if !translate::known(transport) {
+        return Verdict::UNDECIDED;
+    }
+    translate::deliver(frame, packet, transport, network)
 }
 
 /// Not to a pod.
@@ -101,26 +131,30 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
     if packet.ttl <= 1 && !is_at_home {
         return Verdict::STACK;
     }
-    if translate::known(transport) {
-        let verdict = translate::deliver(frame, packet, transport, network);
-        return refuse::refuse(frame, packet, transport, verdict);
-    }
     // An error begins nothing, whoever it goes to.
-    let asked = if transport.quoted == 0 {
-        translate::to_service(transport, Client { is_pod: true, has_node_ports, is_at_home })
-    } else {
+    let verdict = if translate::known(transport) {
+        Verdict::UNDECIDED
+    } else if transport.quoted != 0 {
         Verdict::STACK
-    };
-    match asked {
-        Verdict::UNDECIDED => {
-            source.set_translated();
-            let verdict = translate::begin(frame, packet, transport, network);
-            refuse::refuse(frame, packet, transport, verdict)
+    } else {
+        let client = Client { is_pod: true, has_node_ports, is_at_home };
+        match translate::to_service(transport, client) {
+            Verdict::UNDECIDED => {
+                source.set_translated();
+                translate::begin(frame, transport)
+            }
+            verdict => verdict,
         }
+    };
+    let verdict = match verdict {
+        Verdict::UNDECIDED => translate::deliver(frame, packet, transport, network),
         // Out of the cluster, where the program of the uplink masquerades, or to another node.
-        Verdict::STACK if !is_at_home && packet.is_routable() => forward::outside(frame, packet, network),
-        verdict => refuse::refuse(frame, packet, transport, verdict),
-    }
+        Verdict::STACK if !is_at_home && packet.is_routable() => {
+            return forward::outside(frame, packet, network);
+        }
+        verdict => verdict,
+    };
+    refuse::refuse(frame, packet, transport, verdict)
 }
 
 /// The stack sends it to a pod: it comes from the host itself, or takes the slow way. Only an answer from the host to a

@@ -37,7 +37,7 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
             return false;
         }
     }
-    let (seal, flags, via, hop) = (flow.seal, flow.flags, flow.via, flow.hop);
+    let (seal, flags, hop) = (flow.seal, flow.flags, flow.hop);
     transport.to = flow.translated(transport.key.proto);
     if seal != flow::seal(&transport.key, &transport.to) {
         return false;
@@ -51,7 +51,7 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
         transport.is_direct = false;
         return false;
     }
-    (transport.via, transport.hop) = (via, hop);
+    transport.hop = hop;
     true
 }
 
@@ -176,27 +176,19 @@ pub(crate) fn goes_direct(transport: &mut Transport) -> bool {
     true
 }
 
-/// The first packet of a flow to a Service: makes the flow and sends it on.
+/// The first packet of a flow to a Service: makes the flow; undecided when it is there.
 #[inline(always)]
-pub(crate) fn begin(
-    frame: &Frame<'_>,
-    packet: &Packet,
-    transport: &mut Transport,
-    network: &Network,
-) -> Verdict {
-    match remember(frame, transport) {
-        Verdict::UNDECIDED => {
-            // Its answers go to a pod of another node, which without this would need no look at the flows.
-            if transport.is_near
-                && network::inside(&transport.key.src).is_some()
-                && let Some(pod) = Pod::at(&transport.to.dst)
-            {
-                pod.set_translated();
-            }
-            deliver(frame, packet, transport, network)
-        }
-        verdict => verdict,
+pub(crate) fn begin(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+    let verdict = remember(frame, transport);
+    // Its answers go to a pod of another node, which without this would need no look at the flows.
+    if verdict == Verdict::UNDECIDED
+        && transport.is_near
+        && network::inside(&transport.key.src).is_some()
+        && let Some(pod) = Pod::at(&transport.to.dst)
+    {
+        pod.set_translated();
     }
+    verdict
 }
 
 /// Makes a flow that translates nothing. Without room for it the packet goes on all the same.
@@ -224,16 +216,23 @@ pub(crate) fn deliver(
 /// Sends a rewritten packet where it now goes.
 #[inline(never)]
 fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Network) -> Verdict {
+    let verdict = forward::by_hop(frame, packet, network.mtu, &transport.hop);
+    if verdict != Verdict::UNDECIDED {
+        return verdict;
+    }
     let to = &transport.to;
     let must = is_ours(network, to.src);
     if network.is_pod(to.dst) {
         let Some(pod) = Pod::at(&to.dst) else { return Verdict::STACK };
+        if network.flags & NetworkFlags::FORWARD != 0 {
+            flow::set_hop(&transport.key, &pod.hop());
+        }
         return forward::to_pod(frame, packet, network, &pod, must);
     }
     if network::is_own(&to.dst) {
         return Verdict::STACK;
     }
-    let verdict = forward::by_flow(frame, packet, transport);
+    let verdict = forward::by_route(frame, packet, to.src, to.dst, Some(&transport.key));
     frame.mark_done();
     // The stack takes no packet from outside with an address of its own (net/ipv4/fib_frontend.c, `fib_validate_source`).
     verdict.or(if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK })

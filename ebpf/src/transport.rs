@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portolan_abi::{Addr, FlowKey, FlowState, Port, Proto};
+use portolan_abi::{Addr, FlowKey, FlowState, Hop, Port, Proto};
 
 use crate::fragment::{self, Fragment, Part, PartKey};
 use crate::frame::{Checksum, Frame, L3};
@@ -58,9 +58,8 @@ pub(crate) struct Transport {
     pub(crate) slot: u32,
     /// Answers to its sender come by here, whatever its source address is.
     pub(crate) is_near: bool,
-    /// The flow's next hop and the interface that leads there; 0: the routes are to be asked.
-    pub(crate) via: Addr,
-    pub(crate) hop: u32,
+    /// Where the flow's packets went last.
+    pub(crate) hop: Hop,
     /// It goes to another node as it is; `to` only says to which backend.
     pub(crate) is_direct: bool,
     /// How many hops it has left.
@@ -188,7 +187,7 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
     transport.state = FlowState::SEEN;
     transport.is_first = fragment.part != Part::Later;
     transport.service = 0;
-    transport.hop = 0;
+    transport.hop.ifindex = 0;
     transport.is_direct = false;
     transport.ttl = packet.ttl;
     transport.quoted = 0;

@@ -8,13 +8,14 @@ use crate::packet::{self, Packet};
 use crate::translate::{self, Client};
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{flow, forward, refuse, service};
+use crate::{flow, forward, refuse, route_cache, service};
 
 /// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
+    let now = route_cache::now();
     if network.is_pod(packet.src) {
         return Verdict::drop(Outcome::SpoofedSource);
     }
@@ -35,6 +36,8 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
                 Err(Verdict::STACK) => {}
                 Err(verdict) => return verdict,
             }
+        } else if packet.is_tcp() {
+            route_cache::remember(frame, &packet, network, &pod.hop(), now);
         }
         if packet.is_datagram() {
             note_direct(frame, &packet);
@@ -48,31 +51,36 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
         Ok(transport) => transport,
         Err(verdict) => return verdict,
     };
-    let flags = network::node_addr(&packet.dst).unwrap_or(0);
-    let own = flags & NodeAddrFlags::OWN != 0;
-    let verdict = if (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport) {
-        if transport.is_direct {
-            return forward::direct(frame, &packet, &transport.to.dst);
-        }
-        translate::deliver(frame, &packet, transport, network)
+    // Where a flow has the port it does not matter yet whose the address is.
+    let has_port = flow::has_port(transport.key.dst_port);
+    let flags = if has_port { None } else { Some(network::node_addr(&packet.dst).unwrap_or(0)) };
+    let is_own = flags.is_some_and(|flags| flags & NodeAddrFlags::OWN != 0);
+    let verdict = if !is_own && translate::known(transport) {
+        Verdict::UNDECIDED
     } else {
         asked(frame, &packet, transport, network, flags)
+    };
+    let verdict = match verdict {
+        Verdict::UNDECIDED if transport.is_direct => forward::direct(frame, &packet, &transport.to.dst),
+        Verdict::UNDECIDED => translate::deliver(frame, &packet, transport, network),
+        verdict => verdict,
     };
     refuse::refuse(frame, &packet, transport, verdict)
 }
 
-/// It belongs to no flow: it may begin one.
+/// It belongs to no flow: it may begin one. Undecided when it does; `flags`: those of the address, if they are known.
 #[inline(always)]
 fn asked(
     frame: &Frame<'_>,
     packet: &Packet,
     transport: &mut Transport,
     network: &Network,
-    flags: u32,
+    flags: Option<u32>,
 ) -> Verdict {
     if transport.quoted != 0 {
         return Verdict::STACK;
     }
+    let flags = flags.unwrap_or_else(|| network::node_addr(&packet.dst).unwrap_or(0));
     let is_at_home = flags & NodeAddrFlags::OWN != 0;
     // What is for another node comes here because that node has sent it here.
     let sent_on =
@@ -83,10 +91,8 @@ fn asked(
         Verdict::UNDECIDED if !packet.has_sender() || network::is_own(&packet.src) => {
             Verdict::drop(Outcome::SpoofedSource)
         }
-        Verdict::UNDECIDED if translate::goes_direct(transport) => {
-            forward::direct(frame, packet, &transport.to.dst)
-        }
-        Verdict::UNDECIDED => translate::begin(frame, packet, transport, network),
+        Verdict::UNDECIDED if translate::goes_direct(transport) => Verdict::UNDECIDED,
+        Verdict::UNDECIDED => translate::begin(frame, transport),
         verdict => verdict,
     }
 }
