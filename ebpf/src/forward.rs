@@ -10,9 +10,10 @@ use portolan_abi::{Addr, ClusterCidr, FlowKey, Hop, Network, NetworkFlags, Outco
 
 use crate::counters::count;
 use crate::flow;
-use crate::frame::Frame;
+use crate::frame::{Frame, Headers as _};
 use crate::network::{self, Pod};
 use crate::packet::Packet;
+use crate::transport::Transport;
 use crate::verdict::Verdict;
 
 const AF_INET: u8 = 2;
@@ -86,11 +87,19 @@ pub(crate) fn neighbours(dst: &Addr) -> Option<&'static ClusterCidr> {
 /// To the node of a backend, as it is but for its TTL: so that there is no end of nodes that disagree about who serves.
 /// The stack would not know what to do with it.
 #[inline(never)]
-pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, backend: &Addr) -> Verdict {
+pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Verdict {
     if packet.ttl <= 1 {
         return Verdict::drop(Outcome::NoRoute);
     }
-    let Some(range) = neighbours(backend) else { return Verdict::drop(Outcome::NoRoute) };
+    if transport.hop.ifindex != 0 {
+        return go(frame, packet, &transport.hop).unwrap_or(Verdict::drop(Outcome::NoRoute));
+    }
+    let Some(range) = neighbours(&transport.to.dst) else { return Verdict::drop(Outcome::NoRoute) };
+    let mut hop = Hop::NONE;
+    find_neighbour(frame, packet, range, &mut hop);
+    if hop.ifindex != 0 {
+        flow::set_hop(&transport.key, &hop);
+    }
     packet.decrement_ttl(frame);
     frame.forget_origin();
     frame.mark_done();
@@ -176,19 +185,7 @@ impl Next {
 /// Asks the kernel's routes; `None` when they lead nowhere, or here.
 #[inline(always)]
 fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<Next> {
-    // SAFETY: all-zero is a valid question.
-    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
-    question.family = if dst.is_v4() { AF_INET } else { AF_INET6 };
-    question.ifindex = frame.ifindex();
-    question.l4_protocol = proto;
-    let (from, to) = (src.words(), dst.words());
-    if dst.is_v4() {
-        question.__bindgen_anon_3.ipv4_src = from[3];
-        question.__bindgen_anon_4.ipv4_dst = to[3];
-    } else {
-        question.__bindgen_anon_3.ipv6_src = from;
-        question.__bindgen_anon_4.ipv6_dst = to;
-    }
+    let mut question = question(frame.ifindex(), proto, src, dst);
     let size = size_of::<bpf_fib_lookup>() as i32;
     // SAFETY: the helper takes the program's context and a structure of this size.
     let answer = unsafe { fib_lookup(frame.as_ptr(), &raw mut question, size, 0) } as u32;
@@ -207,6 +204,25 @@ fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<Next> {
     // Older kernels leave the MAC addresses as they were where there is no entry, and those of a new one are zero.
     let macs = [question.dmac, question.smac];
     Some(Next { via, hop: Hop { ifindex: question.ifindex, flags: 0, macs } })
+}
+
+/// What the kernel's routes are asked.
+#[inline(always)]
+pub(crate) fn question(ifindex: u32, proto: u8, src: Addr, dst: Addr) -> bpf_fib_lookup {
+    // SAFETY: all-zero is a valid question.
+    let mut question: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+    question.family = if dst.is_v4() { AF_INET } else { AF_INET6 };
+    question.ifindex = ifindex;
+    question.l4_protocol = proto;
+    let (from, to) = (src.words(), dst.words());
+    if dst.is_v4() {
+        question.__bindgen_anon_3.ipv4_src = from[3];
+        question.__bindgen_anon_4.ipv4_dst = to[3];
+    } else {
+        question.__bindgen_anon_3.ipv6_src = from;
+        question.__bindgen_anon_4.ipv6_dst = to;
+    }
+    question
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use portolan_abi::{Addr, Port};
 
 use crate::flow;
-use crate::frame::{Frame, L3};
+use crate::frame::{Frame, Headers as _, L3};
 use crate::packet::Packet;
 
 /// What the fragments of a packet have in common (RFC 791, RFC 8200).

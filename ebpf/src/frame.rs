@@ -1,4 +1,5 @@
-//! A frame on an interface (`struct __sk_buff`, include/uapi/linux/bpf.h): the only module that touches packet memory.
+//! A frame on an interface (`struct __sk_buff`, include/uapi/linux/bpf.h): with the one below it, the only module that touches
+//! packet memory.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
@@ -13,6 +14,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::TcContext;
 use portolan_abi::Addr;
+
+pub(crate) mod xdp;
 
 /// Bytes of an Ethernet header: where the network header begins.
 pub(crate) const L3: usize = 14;
@@ -57,6 +60,46 @@ impl Checksum {
     }
 }
 
+/// What the programs of tc and those of XDP do with packets alike. What only one of them can is its type's.
+pub(crate) trait Headers {
+    /// The program's context, as helpers take it.
+    fn as_ptr(&self) -> *mut c_void;
+
+    /// The interface that the program is attached to.
+    fn ifindex(&self) -> u32;
+
+    /// The EtherType, as it stands in memory.
+    fn protocol(&self) -> u16;
+
+    /// Bytes of the frame that its IP packet of `len` bytes has; `None`: the packet is cut off. One that is to be cut into
+    /// segments may be longer than its header can say, and then says 0.
+    fn end_of_packet(&self, len: usize) -> Option<usize>;
+
+    /// A part of the frame, if the frame is that long and the part is in its linear memory.
+    fn at<T>(&self, offset: usize) -> Option<*mut T>;
+
+    /// Brings the first bytes into linear memory: some drivers leave headers in fragments.
+    fn pull(&self, len: usize);
+
+    /// Copies a part of the frame, wherever it is in memory.
+    fn load<T: Default>(&self, offset: usize) -> Option<T>;
+
+    /// Overwrites a part of the frame that a checksum covers which is corrected as well: the sum of all bytes, which some
+    /// devices have computed, stays as it is.
+    fn store<T>(&self, offset: usize, value: &T);
+
+    /// Overwrites a part of the frame that no checksum in it covers, or one that the next correction takes for uncovered.
+    fn store_uncovered<T>(&self, offset: usize, value: &T);
+
+    /// Corrects a transport checksum for a changed address. The kernel takes the sum of all bytes for changed by that,
+    /// which is so for IPv4, where another checksum covers the address, and for IPv6 after
+    /// [`store_uncovered`](Self::store_uncovered).
+    fn address_changed(&self, sum: Checksum, old: &Addr, new: &Addr);
+
+    /// Corrects a transport checksum for a changed port.
+    fn port_changed(&self, sum: Checksum, old: u16, new: u16);
+}
+
 /// A frame.
 pub(crate) struct Frame<'a> {
     ctx: &'a TcContext,
@@ -73,16 +116,12 @@ impl<'a> Frame<'a> {
         self.ctx.skb.skb
     }
 
+    /// Where linear memory ends. It is read anew each time: the verifier takes it for a number where the compiler keeps it in
+    /// the 32 bits that it is declared with.
     #[inline(always)]
-    pub(crate) fn as_ptr(&self) -> *mut c_void {
-        self.ctx.as_ptr()
-    }
-
-    /// The interface that the program is attached to.
-    #[inline(always)]
-    pub(crate) fn ifindex(&self) -> u32 {
-        // SAFETY: the kernel hands a valid context to the program, and the verifier checks each access.
-        unsafe { (*self.skb()).ifindex }
+    fn end(&self) -> usize {
+        // SAFETY: as in `ifindex`.
+        unsafe { (&raw const (*self.skb()).data_end).read_volatile() as usize }
     }
 
     /// The interface that it came in by; 0: this node sends it itself.
@@ -90,13 +129,6 @@ impl<'a> Frame<'a> {
     pub(crate) fn ingress_ifindex(&self) -> u32 {
         // SAFETY: as in `ifindex`.
         unsafe { (*self.skb()).ingress_ifindex }
-    }
-
-    /// The EtherType, as it stands in memory.
-    #[inline(always)]
-    pub(crate) fn protocol(&self) -> u16 {
-        // SAFETY: as in `ifindex`.
-        (unsafe { (*self.skb()).protocol } & 0xffff) as u16
     }
 
     /// Whether it has a VLAN tag that the kernel has taken out of the frame.
@@ -112,16 +144,6 @@ impl<'a> Frame<'a> {
         // SAFETY: as in `ifindex`.
         let (len, segment) = unsafe { ((*self.skb()).len, (*self.skb()).gso_size) };
         if segment == 0 { len <= mtu + L3 as u32 } else { segment + header as u32 + MIN_TCP <= mtu }
-    }
-
-    /// Bytes of the frame that its IP packet of `len` bytes has; `None`: the packet is cut off. One that is to be cut into
-    /// segments may be longer than its header can say, and then says 0.
-    #[inline(always)]
-    pub(crate) fn end_of_packet(&self, len: usize) -> Option<usize> {
-        // SAFETY: as in `ifindex`.
-        let (all, segment) = unsafe { ((*self.skb()).len as usize, (*self.skb()).gso_size) };
-        let end = if len == 0 && segment != 0 { all } else { L3 + len };
-        (end <= all).then_some(end)
     }
 
     /// Tells the program of the uplink that nothing is left to be done.
@@ -154,13 +176,6 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// A part of the frame, if the frame is that long and the part is in its linear memory.
-    #[inline(always)]
-    pub(crate) fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        let start = self.ctx.data() + offset;
-        if start + size_of::<T>() > self.ctx.data_end() { None } else { Some(start as *mut T) }
-    }
-
     /// Bytes of the whole frame.
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
@@ -191,55 +206,12 @@ impl<'a> Frame<'a> {
         (unsafe { bpf_clone_redirect(self.skb(), self.ifindex(), u64::from(BPF_F_INGRESS)) }) == 0
     }
 
-    /// Brings the first bytes into linear memory: some drivers leave headers in fragments.
-    #[inline(always)]
-    pub(crate) fn pull(&self, len: usize) {
-        if self.ctx.data() + len > self.ctx.data_end() {
-            // SAFETY: the helper takes the program's context. A failure shows when the part is read.
-            let _ = unsafe { bpf_skb_pull_data(self.skb(), len as u32) };
-        }
-    }
-
-    /// Copies a part of the frame, wherever it is in memory.
-    #[inline(always)]
-    pub(crate) fn load<T: Default>(&self, offset: usize) -> Option<T> {
-        let mut value = T::default();
-        let to = (&raw mut value).cast::<c_void>();
-        // SAFETY: the helper writes as many bytes as the value has, or fails.
-        let failed =
-            unsafe { bpf_skb_load_bytes(self.skb().cast(), offset as u32, to, size_of::<T>() as u32) };
-        (failed == 0).then_some(value)
-    }
-
-    /// Overwrites a part of the frame that a checksum covers which is corrected as well: the sum of all bytes, which some
-    /// devices have computed, stays as it is.
-    #[inline(always)]
-    pub(crate) fn store<T>(&self, offset: usize, value: &T) {
-        self.write(offset, value, 0);
-    }
-
-    /// Overwrites a part of the frame that no checksum in it covers, or one that the next correction takes for uncovered.
-    #[inline(always)]
-    pub(crate) fn store_uncovered<T>(&self, offset: usize, value: &T) {
-        self.write(offset, value, u64::from(BPF_F_RECOMPUTE_CSUM));
-    }
-
     #[inline(always)]
     fn write<T>(&self, offset: usize, value: &T, flags: u64) {
         let from = (&raw const *value).cast::<c_void>();
         let size = size_of::<T>() as u32;
         // SAFETY: the helper reads as many bytes as the value has. What was parsed is there, so that it cannot fail.
         let _ = unsafe { bpf_skb_store_bytes(self.skb(), offset as u32, from, size, flags) };
-    }
-
-    /// Corrects a transport checksum for a changed address. The kernel takes the sum of all bytes for changed by that,
-    /// which is so for IPv4, where another checksum covers the address, and for IPv6 after
-    /// [`store_uncovered`](Self::store_uncovered).
-    #[inline(always)]
-    pub(crate) fn address_changed(&self, sum: Checksum, old: &Addr, new: &Addr) {
-        if sum.0 & Checksum::PSEUDO != 0 {
-            self.sixteen_changed(sum, old, new, u64::from(BPF_F_PSEUDO_HDR));
-        }
     }
 
     /// Corrects a checksum for an address that it covers and that is not one of the packet's own.
@@ -256,16 +228,6 @@ impl<'a> Frame<'a> {
         let diff = unsafe { bpf_csum_diff(old, 16, new, 16, 0) };
         // SAFETY: the offset is within what was parsed; otherwise the helper fails.
         let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), 0, diff as u64, sum.flags() | flags) };
-    }
-
-    /// Corrects a transport checksum for a changed port.
-    #[inline(always)]
-    pub(crate) fn port_changed(&self, sum: Checksum, old: u16, new: u16) {
-        let (old, new, flags) = (u64::from(old), u64::from(new), sum.flags() | 2);
-        if sum.0 != 0 {
-            // SAFETY: as in `sixteen_changed`.
-            let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), old, new, flags) };
-        }
     }
 
     /// The checksum of a header with what is added to it.
@@ -308,5 +270,82 @@ impl<'a> Frame<'a> {
         // SAFETY: `at` has checked the bounds.
         unsafe { (*macs).swap(0, 1) }
         true
+    }
+}
+
+impl Headers for Frame<'_> {
+    #[inline(always)]
+    fn as_ptr(&self) -> *mut c_void {
+        self.ctx.as_ptr()
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context to the program, and the verifier checks each access.
+        unsafe { (*self.skb()).ifindex }
+    }
+
+    #[inline(always)]
+    fn protocol(&self) -> u16 {
+        // SAFETY: as in `ifindex`.
+        (unsafe { (*self.skb()).protocol } & 0xffff) as u16
+    }
+
+    #[inline(always)]
+    fn end_of_packet(&self, len: usize) -> Option<usize> {
+        // SAFETY: as in `ifindex`.
+        let (all, segment) = unsafe { ((*self.skb()).len as usize, (*self.skb()).gso_size) };
+        let end = if len == 0 && segment != 0 { all } else { L3 + len };
+        (end <= all).then_some(end)
+    }
+
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let start = self.ctx.data() + offset;
+        if start + size_of::<T>() > self.end() { None } else { Some(start as *mut T) }
+    }
+
+    #[inline(always)]
+    fn pull(&self, len: usize) {
+        if self.ctx.data() + len > self.ctx.data_end() {
+            // SAFETY: the helper takes the program's context. A failure shows when the part is read.
+            let _ = unsafe { bpf_skb_pull_data(self.skb(), len as u32) };
+        }
+    }
+
+    #[inline(always)]
+    fn load<T: Default>(&self, offset: usize) -> Option<T> {
+        let mut value = T::default();
+        let to = (&raw mut value).cast::<c_void>();
+        // SAFETY: the helper writes as many bytes as the value has, or fails.
+        let failed =
+            unsafe { bpf_skb_load_bytes(self.skb().cast(), offset as u32, to, size_of::<T>() as u32) };
+        (failed == 0).then_some(value)
+    }
+
+    #[inline(always)]
+    fn store<T>(&self, offset: usize, value: &T) {
+        self.write(offset, value, 0);
+    }
+
+    #[inline(always)]
+    fn store_uncovered<T>(&self, offset: usize, value: &T) {
+        self.write(offset, value, u64::from(BPF_F_RECOMPUTE_CSUM));
+    }
+
+    #[inline(always)]
+    fn address_changed(&self, sum: Checksum, old: &Addr, new: &Addr) {
+        if sum.0 & Checksum::PSEUDO != 0 {
+            self.sixteen_changed(sum, old, new, u64::from(BPF_F_PSEUDO_HDR));
+        }
+    }
+
+    #[inline(always)]
+    fn port_changed(&self, sum: Checksum, old: u16, new: u16) {
+        let (old, new, flags) = (u64::from(old), u64::from(new), sum.flags() | 2);
+        if sum.0 != 0 {
+            // SAFETY: as in `sixteen_changed`.
+            let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), old, new, flags) };
+        }
     }
 }

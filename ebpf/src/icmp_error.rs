@@ -3,7 +3,7 @@
 
 use portolan_abi::{Addr, FlowKey, Port, Proto};
 
-use crate::frame::{Checksum, Frame, L3};
+use crate::frame::{Checksum, Frame, Headers as _, L3};
 use crate::packet::{IPPROTO_ICMP, IPPROTO_ICMPV6, Ipv4, Ipv6};
 use crate::transport::{DESTINATION, IPV4_SUM, Offsets, SOURCE, Transport, replaced, set_address};
 

@@ -32,9 +32,10 @@ mod translate;
 mod transport;
 mod uplink;
 mod verdict;
+mod xdp;
 
-use aya_ebpf::macros::{cgroup_sock_addr, classifier};
-use aya_ebpf::programs::{SockAddrContext, TcContext};
+use aya_ebpf::macros::{cgroup_sock_addr, classifier, xdp};
+use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
 
 use crate::frame::Frame;
 use crate::sock_addr::{Family, SockAddr};
@@ -121,6 +122,12 @@ fn from_uplink(ctx: TcContext) -> i32 {
 fn to_uplink(ctx: TcContext) -> i32 {
     let frame = Frame::new(&ctx);
     uplink::sends(&frame).action(&frame)
+}
+
+/// What arrives at an uplink, before the kernel has made a packet of it.
+#[xdp(frags)]
+fn xdp_uplink(ctx: XdpContext) -> u32 {
+    xdp::received(&frame::xdp::Frame::new(&ctx))
 }
 
 /// The programs are GPL-compatible: the kernel lets only such ones call some of the helpers.

@@ -7,7 +7,7 @@ use aya_ebpf::maps::{Array, RingBuf};
 use portolan_abi::{Addr, Backend, Event, EventKind, FlowKey, Monitor, Outcome, Port, Proto};
 
 use crate::atomic::fetch_add;
-use crate::frame::Frame;
+use crate::frame::{Frame, Headers as _};
 use crate::packet;
 use crate::sock_addr::SockAddr;
 use crate::transport::{self, Transport};

@@ -6,7 +6,7 @@ use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use portolan_abi::{Addr, ClusterCidr, Hop, Network, NodeAddrFlags, PodEntry, PodFlags, PodState, Uplink};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Headers as _};
 use crate::route_cache;
 
 /// The daemon sets the size.

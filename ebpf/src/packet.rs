@@ -2,7 +2,7 @@
 
 use portolan_abi::{Addr, Port};
 
-use crate::frame::{Frame, L3};
+use crate::frame::{Headers, L3};
 
 const ETH_IPV4: u16 = 0x0800_u16.to_be();
 const ETH_IPV6: u16 = 0x86dd_u16.to_be();
@@ -71,7 +71,7 @@ const DONT_FRAGMENT_MASK: u16 = 0xbfff_u16.to_be();
 
 /// The network header of a frame; `None`: it is not IP, or cut off.
 #[inline(always)]
-pub(crate) fn parse(frame: &Frame<'_>) -> Option<Packet> {
+pub(crate) fn parse(frame: &impl Headers) -> Option<Packet> {
     match frame.protocol() {
         ETH_IPV4 => {
             frame.pull(L3 + size_of::<Ipv4>());
@@ -95,7 +95,7 @@ pub(crate) fn parse(frame: &Frame<'_>) -> Option<Packet> {
 /// Source and destination port of a TCP or UDP packet that has nothing unusual, by nothing but loads; `None`: it has, or it
 /// is something else. What a packet costs that is not ours is mostly this.
 #[inline(always)]
-pub(crate) fn plain_ports(frame: &Frame<'_>) -> Option<[Port; 2]> {
+pub(crate) fn plain_ports(frame: &impl Headers) -> Option<[Port; 2]> {
     let (proto, ports) = match frame.protocol() {
         ETH_IPV4 => {
             // SAFETY: `at` has checked the bounds.
@@ -117,7 +117,7 @@ pub(crate) fn plain_ports(frame: &Frame<'_>) -> Option<[Port; 2]> {
 /// The network header of a TCP segment that has nothing unusual, by nothing but loads; `None`: it has, or it is something
 /// else.
 #[inline(always)]
-pub(crate) fn plain_tcp(frame: &Frame<'_>) -> Option<Packet> {
+pub(crate) fn plain_tcp(frame: &impl Headers) -> Option<Packet> {
     match frame.protocol() {
         ETH_IPV4 => {
             // SAFETY: `at` has checked the bounds.
@@ -220,7 +220,7 @@ impl Packet {
 
     /// Takes one off the TTL or hop limit; the caller has seen that it is above 1.
     #[inline(always)]
-    pub(crate) fn decrement_ttl(&self, frame: &Frame<'_>) {
+    pub(crate) fn decrement_ttl(&self, frame: &impl Headers) {
         if !self.src.is_v4() {
             frame.store_uncovered(L3 + IPV6_HOPS, &(self.ttl - 1));
             return;
@@ -238,7 +238,7 @@ impl Packet {
 
     /// Where the transport header is, and which it is.
     #[inline(always)]
-    pub(crate) fn transport_header(&self, frame: &Frame<'_>) -> Option<(usize, u8)> {
+    pub(crate) fn transport_header(&self, frame: &impl Headers) -> Option<(usize, u8)> {
         let mut offset = L3 + self.header;
         let mut next = self.proto;
         if self.src.is_v4() {

@@ -2,7 +2,7 @@
 
 use portolan_abi::{Addr, ClusterCidr, Hop, Network, NodeAddrFlags, Outcome};
 
-use crate::frame::{Frame, L3};
+use crate::frame::{Frame, Headers as _, L3};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
 use crate::translate::{self, Client};

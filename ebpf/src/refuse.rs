@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_redirect;
 use portolan_abi::{Outcome, Proto};
 
 use crate::counters::count;
-use crate::frame::{Frame, L3};
+use crate::frame::{Frame, Headers as _, L3};
 use crate::monitor;
 use crate::packet::Packet;
 use crate::transport::Transport;

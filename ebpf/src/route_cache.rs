@@ -12,7 +12,7 @@ use portolan_abi::{Addr, Hop, Network, NetworkFlags};
 
 use crate::atomic::fetch_add;
 use crate::forward;
-use crate::frame::Frame;
+use crate::frame::{Frame, Headers as _};
 use crate::packet::{self, Packet};
 use crate::verdict::Verdict;
 

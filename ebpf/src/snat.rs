@@ -7,6 +7,7 @@ use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
 };
+use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
     bpf_get_prandom_u32, bpf_sk_lookup_udp, bpf_sk_release, bpf_skc_lookup_tcp,
 };
@@ -15,7 +16,6 @@ use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{FlowKey, Port, Proto};
 
 use crate::flow;
-use crate::frame::Frame;
 use crate::repeat::{GO_ON, STOP, repeat};
 
 /// Ports from here on are given out; a client's own port is kept, wherever it is.
@@ -30,7 +30,8 @@ const STRIDE: u32 = 39_871;
 
 /// The search for a port.
 struct Search<'a> {
-    frame: &'a Frame<'a>,
+    /// The program's context.
+    ctx: *mut c_void,
     /// How answers will look; the destination port is what is searched.
     reply: &'a mut FlowKey,
     start: u32,
@@ -43,11 +44,11 @@ static REPLY: PerCpuArray<FlowKey> = PerCpuArray::with_max_entries(1, 0);
 
 /// A port for packets that become `translated`: the one in it, when that is free.
 #[inline(never)]
-pub(crate) fn port(frame: &Frame<'_>, translated: &FlowKey) -> Option<Port> {
+pub(crate) fn port(ctx: *mut c_void, translated: &FlowKey) -> Option<Port> {
     // SAFETY: the element is this CPU's and nobody else's while the program runs.
     let reply = unsafe { &mut *REPLY.get_ptr_mut(0)? };
     *reply = translated.reversed();
-    let mut search = Search { frame, reply, start: 0, found: false };
+    let mut search = Search { ctx, reply, start: 0, found: false };
     if is_free(&search) {
         return Some(translated.src_port);
     }
@@ -75,12 +76,12 @@ extern "C" fn try_port(index: u32, search: &mut Search<'_>) -> c_long {
 
 #[inline(always)]
 fn is_free(search: &Search<'_>) -> bool {
-    flow::is_free(search.reply) && !host_has(search.frame, search.reply)
+    flow::is_free(search.reply) && !host_has(search.ctx, search.reply)
 }
 
 /// Whether a socket of the host gets packets with these addresses and ports.
 #[inline(never)]
-fn host_has(frame: &Frame<'_>, key: &FlowKey) -> bool {
+fn host_has(ctx: *mut c_void, key: &FlowKey) -> bool {
     // SAFETY: all-zero is a valid tuple.
     let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     let (src, dst) = (key.src.words(), key.dst.words());
@@ -101,7 +102,7 @@ fn host_has(frame: &Frame<'_>, key: &FlowKey) -> bool {
         };
         size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>()
     } as u32;
-    let (ctx, tuple, netns) = (frame.as_ptr(), &raw mut tuple, BPF_F_CURRENT_NETNS as u32 as u64);
+    let (tuple, netns) = (&raw mut tuple, BPF_F_CURRENT_NETNS as u32 as u64);
     // SAFETY: the helpers take the program's context and a tuple of this size, and give a socket to be released.
     unsafe {
         let socket: *mut bpf_sock = match key.proto {

@@ -1,11 +1,12 @@
 //! What is translated packet by packet: flows that are known, new ones to Services, and those that leave the cluster.
 
 use portolan_abi::{
-    Addr, Backend, FlowFlags, Frontend, FrontendFlags, FrontendKey, Network, NetworkFlags, Outcome, Set,
+    Addr, Backend, ClusterCidr, FlowFlags, Frontend, FrontendFlags, FrontendKey, Network, NetworkFlags,
+    Outcome, Set,
 };
 
 use crate::flow::Created;
-use crate::frame::Frame;
+use crate::frame::{Frame, Headers};
 use crate::network::{self, Pod};
 use crate::packet::Packet;
 use crate::service::{self, Lookup};
@@ -56,9 +57,19 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
 }
 
 /// A packet to a Service, the first of its flow: what it is rewritten to is then known, and the verdict
-/// undecided. [`Verdict::STACK`] when it is for no Service.
-#[inline(never)]
+/// undecided. [`Verdict::STACK`] when it is for no Service. What the Service refuses is counted for it.
+#[inline(always)]
 pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
+    let verdict = choose(transport, client);
+    if verdict.is_drop() && transport.service != 0 {
+        counters::count_refused(transport.service);
+    }
+    verdict
+}
+
+/// The same without a count: of a packet about which somebody else decides.
+#[inline(never)]
+pub(crate) fn choose(transport: &mut Transport, client: Client) -> Verdict {
     let key = &transport.key;
     let asked = FrontendKey::new(key.dst, key.dst_port, key.proto);
     let frontend = match service::lookup_packet(&asked, client.has_node_ports, client.is_at_home) {
@@ -73,10 +84,7 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
     transport.service = frontend.service;
     let set = match serving(&frontend, client, key.src) {
         Ok(set) => set,
-        Err(outcome) => {
-            counters::count_refused(frontend.service);
-            return Verdict::drop(outcome);
-        }
+        Err(outcome) => return Verdict::drop(outcome),
     };
     let Some(given) = backend::choose_by_hash(&frontend, set, key) else {
         return Verdict::drop(Outcome::BrokenSet);
@@ -112,7 +120,7 @@ fn serving(frontend: &Frontend, client: Client, src: Addr) -> Result<Set, Outcom
 /// by here anyway: the backend is a pod of this node, or the client is; and the backend is not the client itself, which
 /// takes nothing from its own address.
 #[inline(never)]
-pub(crate) fn remember(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+pub(crate) fn remember(frame: &impl Headers, transport: &mut Transport) -> Verdict {
     if !flow::take_slot(transport) {
         return Verdict::drop(Outcome::FlowsFull);
     }
@@ -130,7 +138,7 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &mut Transport) -> Verdict 
 }
 
 #[inline(always)]
-fn counted(frame: &Frame<'_>, transport: &Transport, created: Created) -> Verdict {
+fn counted(frame: &impl Headers, transport: &Transport, created: Created) -> Verdict {
     match created {
         Created::Done => {
             monitor::began(transport, frame.ifindex());
@@ -150,22 +158,30 @@ pub(crate) fn masquerade(frame: &Frame<'_>, transport: &mut Transport) -> Verdic
 }
 
 #[inline(always)]
-fn take_port(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+fn take_port(frame: &impl Headers, transport: &mut Transport) -> Verdict {
     if transport.to.src.is_any() {
         return Verdict::drop(Outcome::NoRoute);
     }
-    let Some(port) = snat::port(frame, &transport.to) else { return Verdict::drop(Outcome::PortsExhausted) };
+    let Some(port) = snat::port(frame.as_ptr(), &transport.to) else {
+        return Verdict::drop(Outcome::PortsExhausted);
+    };
     transport.to.src_port = port;
     let created = flow::create(transport);
     counted(frame, transport, created)
+}
+
+/// The range of a backend to whose node a packet goes as it is.
+#[inline(always)]
+pub(crate) fn direct(transport: &Transport) -> Option<&'static ClusterCidr> {
+    let wanted = network::get().is_some_and(|network| network.flags & NetworkFlags::DIRECT != 0);
+    if transport.is_near || !wanted { None } else { forward::neighbours(&transport.to.dst) }
 }
 
 /// Whether a packet to a Service goes to the backend's node as it is. Its flow only keeps it there when the set changes: it
 /// goes on without.
 #[inline(never)]
 pub(crate) fn goes_direct(transport: &mut Transport) -> bool {
-    let wanted = network::get().is_some_and(|network| network.flags & NetworkFlags::DIRECT != 0);
-    if transport.is_near || !wanted || forward::neighbours(&transport.to.dst).is_none() {
+    if direct(transport).is_none() {
         return false;
     }
     transport.is_direct = true;

@@ -5,7 +5,7 @@ use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{Addr, FlowKey, FlowState, Hop, Port, Proto};
 
 use crate::fragment::{self, Fragment, Part, PartKey};
-use crate::frame::{Checksum, Frame, L3};
+use crate::frame::{Checksum, Frame, Headers, L3};
 use crate::icmp_error;
 use crate::packet::{FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, Packet, is_extension};
 
@@ -176,24 +176,7 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
     if !is_of_family(proto, packet.src.is_v4()) {
         return None;
     }
-    transport.key = FlowKey {
-        src: packet.src,
-        dst: packet.dst,
-        src_port: Port::ANY,
-        dst_port: Port::ANY,
-        proto: Proto(proto),
-        pad: [0; 3],
-    };
-    transport.state = FlowState::SEEN;
-    transport.is_first = fragment.part != Part::Later;
-    transport.service = 0;
-    transport.hop.ifindex = 0;
-    transport.is_direct = false;
-    transport.ttl = packet.ttl;
-    transport.quoted = 0;
-    (transport.offset, transport.end) = (offset, end);
-    transport.is_headless = fragment.part == Part::Later;
-    transport.is_awaited = fragment.part == Part::First;
+    transport.begin(packet, proto, fragment.part, offset, end);
     match fragment.part {
         Part::Whole => transport.read(frame, offset, proto)?,
         Part::First => {
@@ -208,6 +191,23 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
             [transport.key.src_port, transport.key.dst_port] = ports?;
         }
     }
+    transport.to = transport.key;
+    Some(transport)
+}
+
+/// The same of a packet that [`plain_ports`](crate::packet::plain_ports) has found to be whole, and without anything between its
+/// network header and the one of TCP or UDP.
+#[inline(never)]
+pub(crate) fn parse_plain(frame: &impl Headers, packet: &Packet) -> Option<&'static mut Transport> {
+    let transport = get()?;
+    let end = frame.end_of_packet(packet.len)?;
+    let offset = L3 + packet.header;
+    if offset + shortest(packet.proto) > end {
+        return None;
+    }
+    transport.is_waiting = false;
+    transport.begin(packet, packet.proto, Part::Whole, offset, end);
+    transport.read_ports(frame, offset, packet.proto)?;
     transport.to = transport.key;
     Some(transport)
 }
@@ -238,19 +238,48 @@ pub(crate) fn last() -> Option<&'static Transport> {
 }
 
 impl Transport {
+    /// What the network header says.
+    #[inline(always)]
+    fn begin(&mut self, packet: &Packet, proto: u8, part: Part, offset: usize, end: usize) {
+        self.key = FlowKey {
+            src: packet.src,
+            dst: packet.dst,
+            src_port: Port::ANY,
+            dst_port: Port::ANY,
+            proto: Proto(proto),
+            pad: [0; 3],
+        };
+        self.state = FlowState::SEEN;
+        self.is_first = part != Part::Later;
+        self.service = 0;
+        self.hop.ifindex = 0;
+        self.is_direct = false;
+        self.ttl = packet.ttl;
+        self.quoted = 0;
+        (self.offset, self.end) = (offset, end);
+        self.is_headless = part == Part::Later;
+        self.is_awaited = part == Part::First;
+    }
+
+    /// What the header of TCP, UDP or SCTP says.
+    #[inline(always)]
+    fn read_ports(&mut self, frame: &impl Headers, offset: usize, proto: u8) -> Option<()> {
+        if proto == 6 {
+            let tcp: Tcp = frame.load(offset)?;
+            self.ports(tcp.src, tcp.dst);
+            self.is_first = tcp.flags & (Tcp::SYN | Tcp::ACK) == Tcp::SYN;
+            self.state |= tcp.state();
+        } else {
+            let [src, dst]: [u16; 2] = frame.load(offset)?;
+            self.ports(src, dst);
+        }
+        Some(())
+    }
+
     #[inline(always)]
     fn read(&mut self, frame: &Frame<'_>, offset: usize, proto: u8) -> Option<()> {
         match proto {
-            6 => {
-                let tcp: Tcp = frame.load(offset)?;
-                self.ports(tcp.src, tcp.dst);
-                self.is_first = tcp.flags & (Tcp::SYN | Tcp::ACK) == Tcp::SYN;
-                self.state |= tcp.state();
-            }
-            17 | 132 => {
-                let [src, dst]: [u16; 2] = frame.load(offset)?;
-                self.ports(src, dst);
-            }
+            6 | 17 | 132 => self.read_ports(frame, offset, proto)?,
             IPPROTO_ICMP | IPPROTO_ICMPV6 => {
                 let icmp: Icmp = frame.load(offset)?;
                 self.is_first = false;
@@ -292,9 +321,12 @@ impl Transport {
     /// function to.
     #[inline(never)]
     pub(crate) fn rewrite(&self, frame: &Frame<'_>) -> u32 {
-        if self.quoted != 0 {
-            return icmp_error::rewrite(self, frame);
-        }
+        if self.quoted != 0 { icmp_error::rewrite(self, frame) } else { self.rewrite_headers(frame) }
+    }
+
+    /// The same of a packet that is no error.
+    #[inline(always)]
+    pub(crate) fn rewrite_headers(&self, frame: &impl Headers) -> u32 {
         let (old, new) = (&self.key, &self.to);
         let (ports, sum) = self.layout();
         if !self.is_headless && old.src_port != new.src_port {
@@ -307,6 +339,12 @@ impl Transport {
         }
         set_address(frame, sum, &old.src, &new.src, SOURCE);
         set_address(frame, sum, &old.dst, &new.dst, DESTINATION)
+    }
+
+    /// Where the transport checksum is.
+    #[inline(always)]
+    pub(crate) fn checksum(&self) -> Checksum {
+        self.layout().1
     }
 
     /// Where the two ports are in the transport header, and where its checksum is in the frame. SCTP's does not cover
@@ -327,7 +365,7 @@ impl Transport {
 
 /// Writes an address into the network header and corrects what covers it. Returns a number; see [`Transport::rewrite`].
 #[inline(never)]
-pub(crate) fn set_address(frame: &Frame<'_>, sum: Checksum, old: &Addr, new: &Addr, at: Offsets) -> u32 {
+pub(crate) fn set_address(frame: &impl Headers, sum: Checksum, old: &Addr, new: &Addr, at: Offsets) -> u32 {
     if old.same(*new) {
         return 0;
     }

@@ -2,7 +2,7 @@
 
 use portolan_abi::{Network, NetworkFlags, NodeAddrFlags, Outcome};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Headers};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
 use crate::translate::{self, Client};
@@ -54,18 +54,41 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     // Where a flow has the port it does not matter yet whose the address is.
     let has_port = flow::has_port(transport.key.dst_port);
     let flags = if has_port { None } else { Some(network::node_addr(&packet.dst).unwrap_or(0)) };
-    let is_own = flags.is_some_and(|flags| flags & NodeAddrFlags::OWN != 0);
-    let verdict = if !is_own && translate::known(transport) {
+    let verdict = if belongs(transport, flags.unwrap_or(0)) {
         Verdict::UNDECIDED
     } else {
         asked(frame, &packet, transport, network, flags)
     };
     let verdict = match verdict {
-        Verdict::UNDECIDED if transport.is_direct => forward::direct(frame, &packet, &transport.to.dst),
+        Verdict::UNDECIDED if transport.is_direct => forward::direct(frame, &packet, transport),
         Verdict::UNDECIDED => translate::deliver(frame, &packet, transport, network),
         verdict => verdict,
     };
     refuse::refuse(frame, &packet, transport, verdict)
+}
+
+/// Whether it belongs to a flow; `flags`: those of its destination, if that is a node's.
+#[inline(always)]
+pub(crate) fn belongs(transport: &mut Transport, flags: u32) -> bool {
+    let own = flags & NodeAddrFlags::OWN != 0;
+    (!own || flow::has_port(transport.key.dst_port)) && translate::known(transport)
+}
+
+/// Who asks at a destination with these flags.
+#[inline(always)]
+pub(crate) fn client(network: &Network, flags: u32) -> Client {
+    let is_at_home = flags & NodeAddrFlags::OWN != 0;
+    // What is for another node comes here because that node has sent it here.
+    let sent_on =
+        !is_at_home && flags & NodeAddrFlags::NODE != 0 && network.flags & NetworkFlags::DIRECT != 0;
+    let has_node_ports = sent_on || flags & NodeAddrFlags::NODE_PORTS != 0;
+    Client { is_pod: false, has_node_ports, is_at_home }
+}
+
+/// Whether its source may ask for anything: it is somebody's, and not this node's.
+#[inline(always)]
+pub(crate) fn has_other_sender(packet: &Packet) -> bool {
+    packet.has_sender() && !network::is_own(&packet.src)
 }
 
 /// It belongs to no flow: it may begin one. Undecided when it does; `flags`: those of the address, if they are known.
@@ -81,16 +104,8 @@ fn asked(
         return Verdict::STACK;
     }
     let flags = flags.unwrap_or_else(|| network::node_addr(&packet.dst).unwrap_or(0));
-    let is_at_home = flags & NodeAddrFlags::OWN != 0;
-    // What is for another node comes here because that node has sent it here.
-    let sent_on =
-        !is_at_home && flags & NodeAddrFlags::NODE != 0 && network.flags & NetworkFlags::DIRECT != 0;
-    let has_node_ports = sent_on || flags & NodeAddrFlags::NODE_PORTS != 0;
-    let client = Client { is_pod: false, has_node_ports, is_at_home };
-    match translate::to_service(transport, client) {
-        Verdict::UNDECIDED if !packet.has_sender() || network::is_own(&packet.src) => {
-            Verdict::drop(Outcome::SpoofedSource)
-        }
+    match translate::to_service(transport, client(network, flags)) {
+        Verdict::UNDECIDED if !has_other_sender(packet) => Verdict::drop(Outcome::SpoofedSource),
         Verdict::UNDECIDED if translate::goes_direct(transport) => Verdict::UNDECIDED,
         Verdict::UNDECIDED => translate::begin(frame, transport),
         verdict => verdict,
@@ -110,7 +125,7 @@ fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<&'static mut Transport, V
 
 /// Whether the packet is for a socket of the node and nothing else: most of what is not for pods.
 #[inline(always)]
-fn is_the_nodes_own(frame: &Frame<'_>, packet: &Packet, network: &Network) -> bool {
+pub(crate) fn is_the_nodes_own(frame: &impl Headers, packet: &Packet, network: &Network) -> bool {
     packet.dst.same(network.node(packet.dst))
         && packet::plain_ports(frame)
             .is_some_and(|[_, port]| !flow::has_port(port) && !service::may_serve_at_node(port))

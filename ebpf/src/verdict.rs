@@ -35,6 +35,12 @@ impl Verdict {
         Self((u64::from(outcome as u32 + 1) << 32) | SHOT as u64)
     }
 
+    /// Whether it ends here for a reason that has a name.
+    #[inline(always)]
+    pub(crate) fn is_drop(self) -> bool {
+        self.0 >> 32 != 0 && self != Self::UNDECIDED
+    }
+
     /// This, or if it is not decided something else.
     #[inline(always)]
     pub(crate) fn or(self, other: Self) -> Self {

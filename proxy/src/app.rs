@@ -16,7 +16,7 @@ use portolan_core::state::{Limits, Problem, RouteTarget};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use crate::config::{Config, ExternalIps, Source};
+use crate::config::{Config, ExternalIps, Source, Xdp};
 use crate::dataplane::routes::{Change, Routes};
 use crate::dataplane::{Dataplane, Pins};
 use crate::health::{Family, HealthState};
@@ -57,7 +57,7 @@ pub async fn run(config: Config) -> Result<()> {
     let _lock = state_dir.lock().await?;
     let pins = Pins::new(&config.bpffs);
     let routes = config.cni.is_some().then(Routes::open).transpose().context("opening netlink")?;
-    let dataplane = Dataplane::open(&pins, &config.cgroup, &config.limits, routes)?;
+    let dataplane = Dataplane::open(&pins, &config.cgroup, &config.limits, routes, config.xdp == Xdp::Auto)?;
     let machine = Machine::new(&config, state_dir, &pins)?;
     let metrics = Arc::new(Metrics::new(publish::outcomes(&pins)));
     let (sender, notices) = mpsc::channel(QUEUE);
@@ -375,6 +375,7 @@ impl App {
             source_error: self.source_error.as_deref(),
             synced: self.attached,
             machine: &self.machine,
+            xdp: self.packets.xdp(),
             usage: self.reconciler.usage(),
             limits: self.limits,
         });

@@ -17,7 +17,7 @@ mod cgroup;
 mod kube_proxy;
 mod network;
 
-pub use args::{ExternalIps, Forwarding, LogFormat, Masquerade, RunArgs};
+pub use args::{ExternalIps, Forwarding, LogFormat, Masquerade, RunArgs, Xdp};
 pub use bind::Bind;
 pub use kube_proxy::{FileConfig, FileError};
 
@@ -41,6 +41,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The uplinks; empty: those where node addresses and routes live.
     pub uplinks: Vec<String>,
+    /// Whether uplinks have an XDP program.
+    pub xdp: Xdp,
     /// Whether Services are served at their external IPs.
     pub external_ips: ExternalIps,
     /// What the packet programs are asked for.
@@ -170,6 +172,7 @@ impl Config {
             },
             state_dir: absolute("--state-dir", args.state_dir)?,
             uplinks: args.uplinks,
+            xdp: args.xdp,
             external_ips: args.external_ips,
             network,
             cni: match args.cni_conf_dir.zip(args.cni_bin_dir) {

@@ -20,6 +20,7 @@ mod log;
 pub mod routes;
 mod sys;
 pub mod tc;
+pub mod xdp;
 
 /// Where the pins of one node are: `<bpffs>/portolan/v<LAYOUT>/{maps,links,programs,qdiscs}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,17 +66,29 @@ pub struct Dataplane {
     maps: bpf::Maps,
     programs: load::Programs,
     packets: tc::Packets,
+    /// `None`: switched off.
+    xdp: Option<xdp::Xdp>,
     routes: Option<routes::Routes>,
 }
 
 impl Dataplane {
     /// Loads the programs and opens or creates the maps; attaches nothing yet. `routes` is there when this node's
-    /// routes are ours to keep.
-    pub fn open(pins: &Pins, cgroup: &Path, limits: &Limits, routes: Option<routes::Routes>) -> Result<Self> {
+    /// routes are ours to keep; `xdp`: whether there is to be an XDP program.
+    pub fn open(
+        pins: &Pins,
+        cgroup: &Path,
+        limits: &Limits,
+        routes: Option<routes::Routes>,
+        xdp: bool,
+    ) -> Result<Self> {
         let mut programs = load::Programs::load(pins, cgroup, limits)?;
         let packets = programs.packets()?;
+        let xdp = if xdp { Some(programs.xdp()?) } else { None };
+        if xdp.is_none() {
+            xdp::remove(pins)?;
+        }
         let maps = bpf::Maps::open(&pins.maps())?;
-        Ok(Self { maps, programs, packets, routes })
+        Ok(Self { maps, programs, packets, xdp, routes })
     }
 
     /// The cookie of this node's network namespace, by which programs tell the node from its pods.
@@ -113,6 +126,12 @@ impl Dataplane {
     ) -> Result<Option<tc::Attachments>> {
         let ready = self.programs.network_is_known()?;
         ready.then(|| self.packets.keep(uplinks, pods)).transpose()
+    }
+
+    /// Attaches the XDP program to those of the uplinks, names by number, whose drivers run it. What it leaves is for the
+    /// programs of packets: they come first. `None`: it is switched off.
+    pub fn keep_xdp(&self, uplinks: &BTreeMap<u32, String>) -> Result<Option<xdp::Attachments>> {
+        self.xdp.as_ref().map(|xdp| xdp.keep(uplinks)).transpose()
     }
 
     /// How many packets were dropped so far because their flow found no room.

@@ -1,6 +1,7 @@
 //! What the daemon says about itself: `<state-dir>/status.json`, for `portolan status`. The maps hold everything else,
 //! so that a daemon that is dead or stuck hides nothing but its own state.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::IpAddr;
@@ -39,6 +40,8 @@ pub struct Report {
     pub peers: Vec<Peer>,
     /// The interfaces that lead to them.
     pub uplinks: Vec<String>,
+    /// Why some of them have no XDP program, by their names; `None`: none is wanted.
+    pub xdp: Option<BTreeMap<String, String>>,
     /// MTU of pods in bytes; 0: Services only.
     pub mtu: u32,
     /// Entries of `FRONTENDS`.

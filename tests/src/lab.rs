@@ -9,6 +9,7 @@ use crate::agent::Agent;
 use crate::manifest::{Family, ServiceCidr};
 use crate::netns::Netns;
 use crate::node::Node;
+use crate::offload;
 use crate::place::Place;
 use crate::pod::Pod;
 use crate::site::Site;
@@ -135,6 +136,34 @@ impl Lab {
         self.nodes.iter().try_for_each(|node| node.spawn())?;
         self.nodes.iter().try_for_each(|node| node.wait_ready())?;
         self.settle()
+    }
+
+    /// Makes the cables of all nodes good for XDP, as those of machines are: the switch takes what programs send, and completes
+    /// the checksums of what it sends itself. To be called before the daemons start, which look at it.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub fn let_xdp_send(&self) -> Result<()> {
+        for node in &self.nodes {
+            offload::set_receive_offload(&self.switch, node.name(), true)?;
+            offload::set_offloads(&self.switch, node.name(), false)?;
+        }
+        Ok(())
+    }
+
+    /// A lab with `count` nodes whose uplinks run the XDP program, with more flags for the daemons.
+    ///
+    /// # Errors
+    /// As [`Lab::with_nodes`].
+    pub fn with_xdp(count: u8, flags: &[&str]) -> Result<Self> {
+        let mut lab = Self::new()?;
+        lab.flags = ["--xdp", "auto"].iter().chain(flags).map(ToString::to_string).collect();
+        for number in 1..=count {
+            lab.node(&format!("n{number}"))?;
+        }
+        lab.let_xdp_send()?;
+        lab.start()?;
+        Ok(lab)
     }
 
     /// The nodes, in order.

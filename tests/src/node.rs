@@ -123,6 +123,11 @@ impl Node {
         self.setup.bpffs.join(format!("portolan/v{LAYOUT}/programs")).join(name)
     }
 
+    /// Where the link of an attached program is pinned.
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.setup.bpffs.join(format!("portolan/v{LAYOUT}/links")).join(name)
+    }
+
     /// Its agent: a process of the node itself, as a host-network pod is.
     pub fn agent(&self) -> &Agent {
         &self.agent

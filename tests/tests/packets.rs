@@ -36,3 +36,5 @@ mod sources;
 mod spoof;
 #[path = "packets/wire.rs"]
 mod wire;
+#[path = "packets/xdp.rs"]
+mod xdp;

@@ -23,11 +23,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use portolan_abi::Outcome;
+use portolan_lab::counters::Counts;
 
 use generate::Source;
 use model::Model;
-use run::{Action, Programs};
-use world::Cluster;
+
+use run::{Action, Place, Programs, Seen};
+use world::{Cluster, ELSEWHERE};
 
 /// How long without [`SECONDS`].
 const BRIEF: Duration = Duration::from_secs(6);
@@ -38,7 +40,7 @@ const SEED: &str = "PORTOLAN_FUZZ_SEED";
 const ROUND: usize = 4000;
 
 /// What a run has to come by, or it tests less than it seems to.
-const REACHED: [Outcome; 12] = [
+const REACHED: [Outcome; 13] = [
     Outcome::Translated,
     Outcome::NoEndpoints,
     Outcome::NoLocalEndpoints,
@@ -51,6 +53,7 @@ const REACHED: [Outcome; 12] = [
     Outcome::Malformed,
     Outcome::FragmentHeld,
     Outcome::TtlExpired,
+    Outcome::ForwardedXdp,
 ];
 
 #[derive(Default)]
@@ -74,6 +77,11 @@ fn round(seed: u64, model: &mut Model, programs: &mut Programs, tally: &mut Tall
         if !model.is_possible(place, &frame) {
             continue;
         }
+        if let Some(sent) = programs.run_xdp(place, &frame).with_context(what)? {
+            by_xdp(&sent, place, &frame, model, programs).with_context(what)?;
+            *tally.by_result.entry(format!("Xdp: {:?}", sent.counts)).or_default() += 1;
+            continue;
+        }
         let Some(seen) = programs.run(place, &frame).with_context(what)? else { continue };
         if let Err(why) = model.check(place, &frame, &seen) {
             bail!("{why}\n{}\nbecame\n{:02x?}", what(), seen.frame);
@@ -90,6 +98,26 @@ fn round(seed: u64, model: &mut Model, programs: &mut Programs, tally: &mut Tall
     Ok(())
 }
 
+/// What XDP sends is what the model says of tc, and what tc sends when it gets the same after it; and it is addressed.
+fn by_xdp(sent: &Seen, place: Place, frame: &[u8], model: &mut Model, programs: &mut Programs) -> Result<()> {
+    let macs = [ELSEWHERE, model.world.uplink_mac].concat();
+    ensure!(sent.frame[..12] == macs, "XDP addresses it to {:02x?}", &sent.frame[..12]);
+    let same = [&frame[..12], &sent.frame[12..]].concat();
+    let seen = Seen { action: sent.action, frame: same, counts: run::as_by_tc(&sent.counts) };
+    if let Err(why) = model.check(place, frame, &seen) {
+        bail!("By XDP: {why}\nit became\n{:02x?}", sent.frame);
+    }
+    let by_tc = programs.run(place, frame)?.context("tc sees what XDP does")?;
+    ensure!(
+        by_tc.action == Action::Redirect && by_tc.counts == Counts::of(&[Outcome::Forwarded]),
+        "XDP sends it, and tc: {:?} ({:?})",
+        by_tc.action,
+        by_tc.counts
+    );
+    ensure!(by_tc.frame == seen.frame, "tc sends\n{:02x?}\nand XDP\n{:02x?}", by_tc.frame, sent.frame);
+    Ok(())
+}
+
 #[test]
 #[expect(clippy::print_stdout, reason = "a seed that nobody sees cannot be tried again")]
 fn what_comes_out_of_the_programs_is_what_the_model_says() -> Result<()> {
@@ -98,8 +126,8 @@ fn what_comes_out_of_the_programs_is_what_the_model_says() -> Result<()> {
     let given = setting(SEED)?;
     let mut tally = Tally::default();
     let ran: Result<()> = cluster.node().place().netns.inside(|| {
-        let mut programs = Programs::of(cluster.node())?;
         let mut model = Model::new(cluster.world()?);
+        let mut programs = Programs::of(cluster.node(), model.world.uplink)?;
         // The first round is always the same one; the others never are, unless they are asked for.
         let mut seed = given.unwrap_or(1);
         while tally.frames == 0 || Instant::now() < until {

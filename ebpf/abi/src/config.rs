@@ -140,6 +140,8 @@ pub enum MapName {
     Monitor,
     /// Array of one `u64`: how many events found no room in the ring.
     LostEvents,
+    /// Hash of devices: ifindex (`u32`) → itself, of uplinks that send what the XDP program of another one gives them.
+    XdpUplinks,
 }
 
 impl MapName {
@@ -174,6 +176,7 @@ impl MapName {
             Self::Events => "EVENTS",
             Self::Monitor => "MONITOR",
             Self::LostEvents => "LOST_EVENTS",
+            Self::XdpUplinks => "XDP_UPLINKS",
         }
     }
 }

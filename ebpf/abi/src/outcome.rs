@@ -43,11 +43,13 @@ pub enum Outcome {
     FragmentHeld = 17,
     /// The packet may go no further: answered with an ICMP time exceeded.
     TtlExpired = 18,
+    /// The XDP program sent a packet on to another node, or a backend's answer to its client, before the kernel saw it.
+    ForwardedXdp = 19,
 }
 
 impl Outcome {
     /// How many there are: the size of `COUNTERS`.
-    pub const COUNT: u32 = 19;
+    pub const COUNT: u32 = 20;
 
     /// All of them, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT as usize] = [
@@ -70,6 +72,7 @@ impl Outcome {
         Self::NoRoute,
         Self::FragmentHeld,
         Self::TtlExpired,
+        Self::ForwardedXdp,
     ];
 
     /// The name in tables, metrics and documents.
@@ -94,6 +97,7 @@ impl Outcome {
             Self::NoRoute => "no_route",
             Self::FragmentHeld => "fragment_held",
             Self::TtlExpired => "ttl_expired",
+            Self::ForwardedXdp => "forwarded_xdp",
         }
     }
 }

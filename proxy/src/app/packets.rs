@@ -6,13 +6,14 @@ use std::path::Path;
 use anyhow::Result;
 use portolan_abi::PodState;
 use portolan_cni::attachment::host_ifname;
-use portolan_cni::hook::HookError;
+use portolan_cni::hook::{HookError, Kept};
 use portolan_cni::ledger::Ledger;
 use portolan_core::state::Problem;
 use tracing::{info, warn};
 
 use super::App;
 use crate::dataplane::tc::{Attachments, Held, UplinkError};
+use crate::dataplane::xdp;
 
 /// What is known of the interfaces and their programs.
 #[derive(Debug)]
@@ -20,11 +21,13 @@ pub(super) struct Packets {
     /// Interfaces have changed since they were last looked at, or it is time to look.
     stale: bool,
     problems: Vec<Problem>,
+    /// Why uplinks have no XDP program, by their names; `None`: that is switched off.
+    xdp: Option<BTreeMap<String, String>>,
 }
 
 impl Packets {
     pub(super) fn new() -> Self {
-        Self { stale: true, problems: Vec::new() }
+        Self { stale: true, problems: Vec::new(), xdp: None }
     }
 
     /// Interfaces have come or gone, or somebody may have detached a program.
@@ -34,6 +37,30 @@ impl Packets {
 
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
         self.problems.iter().cloned()
+    }
+
+    pub(super) fn xdp(&self) -> Option<&BTreeMap<String, String>> {
+        self.xdp.as_ref()
+    }
+
+    /// What XDP cannot do tc does: this is no problem, and told once.
+    fn set_xdp(&mut self, attachments: Option<xdp::Attachments>) {
+        let before = self.xdp.take().unwrap_or_default();
+        let mut refused = BTreeMap::new();
+        let wanted = attachments.is_some();
+        for (uplink, result) in attachments.into_iter().flatten() {
+            match result.map_err(|refusal| refusal.to_string()) {
+                Ok(Kept::Attached) => info!(uplink, "attached the XDP program"),
+                Ok(Kept::Unchanged | Kept::Replaced) => {}
+                Err(why) => {
+                    if before.get(&uplink) != Some(&why) {
+                        info!(uplink, why, "no XDP program");
+                    }
+                    refused.insert(uplink, why);
+                }
+            }
+        }
+        self.xdp = wanted.then_some(refused);
     }
 
     fn set_problems(&mut self, problems: Vec<Problem>) {
@@ -73,6 +100,13 @@ impl App {
             info!(pods = attachments.pods, "attached the programs of packets to pods that had none");
         }
         self.packets.set_problems(problems(&attachments));
+        let held = |name: &String| {
+            attachments.uplinks.iter().any(|(uplink, result)| uplink == name && result.is_ok())
+        };
+        let mut uplinks = self.machine.present_uplinks();
+        uplinks.retain(|_, name| held(name));
+        let xdp = self.dataplane.keep_xdp(&uplinks)?;
+        self.packets.set_xdp(xdp);
         Ok(())
     }
 }

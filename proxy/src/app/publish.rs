@@ -36,6 +36,7 @@ pub(super) struct View<'a> {
     pub(super) source_error: Option<&'a str>,
     pub(super) synced: bool,
     pub(super) machine: &'a Machine,
+    pub(super) xdp: Option<&'a BTreeMap<String, String>>,
     pub(super) usage: Used,
     pub(super) limits: Limits,
 }
@@ -110,6 +111,7 @@ impl Publisher {
         self.report.rejected = rejected.collect();
         self.report.peers = view.machine.peers().to_vec();
         self.report.uplinks = view.machine.uplinks();
+        self.report.xdp = view.xdp.cloned();
         self.report.mtu = view.machine.mtu();
         self.report.frontends = Usage { used: view.usage.frontends, max: view.limits.frontends };
         self.report.backends = Usage { used: view.usage.backends, max: view.limits.backends };

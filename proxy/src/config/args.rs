@@ -98,6 +98,20 @@ pub struct RunArgs {
     )]
     pub load_balancing_mode: LoadBalancing,
 
+    /// Whether an XDP program sends on what clients outside and pods of other nodes send each other by this node
+    ///
+    /// It makes such a packet cheaper and all others a little dearer. Attaching it makes some drivers set up their queues
+    /// anew, which interrupts the link: hence it is not attached unless that is asked for. `portolan status` says for
+    /// each uplink whether it is, and why not.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = Xdp::Off,
+        help_heading = "Clients outside of the cluster"
+    )]
+    pub xdp: Xdp,
+
     /// Whose packets get the node's address when they leave the cluster
     #[arg(
         long,
@@ -208,6 +222,17 @@ pub enum LoadBalancing {
     /// Direct server return: the pod's node gets the packet as it is and answers the client itself. Needs nodes that are
     /// neighbours on a network that lets them send from each other's addresses; others get their packets as with snat
     Dsr,
+}
+
+/// Whether uplinks have an XDP program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Xdp {
+    /// Those whose driver runs it
+    Auto,
+    /// None
+    #[default]
+    Off,
 }
 
 /// Whose packets get the node's address when they leave the cluster.

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, MapData};
-use aya::programs::{CgroupSockAddr, SchedClassifier};
+use aya::programs::{CgroupSockAddr, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -19,6 +19,7 @@ use portolan_core::state::Limits;
 use super::Pins;
 use super::links::{self, Attached, PROGRAMS};
 use super::tc::Packets;
+use super::xdp;
 
 /// The object that `build.rs` compiles from `ebpf/`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/portolan.bpf.o"));
@@ -92,6 +93,18 @@ impl Programs {
         Ok(Packets::new(programs, &self.pins))
     }
 
+    /// The XDP program; loads it only now, as it is not always wanted.
+    pub fn xdp(&mut self) -> Result<xdp::Xdp> {
+        let name = xdp::PROGRAM;
+        let program = self.ebpf.program_mut(name);
+        let program = program.with_context(|| format!("the eBPF object has no program {name}"))?;
+        let program: &mut Xdp = program.try_into()?;
+        program.load().with_context(|| format!("the kernel refuses the program {name}"))?;
+        let fd = program.fd()?.as_fd().try_clone_to_owned()?;
+        let program = Program::new(fd).with_context(|| format!("asking for the number of {name}"))?;
+        Ok(xdp::Xdp::new(program, &self.pins))
+    }
+
     /// Whether `NETWORK` was ever written, by this daemon or one before. An array has its element from the beginning, and
     /// one of zeros makes every address one of a pod: the programs of packets must not be attached to that.
     pub fn network_is_known(&self) -> Result<bool> {
@@ -121,7 +134,8 @@ impl Programs {
 fn load_programs(ebpf: &mut Ebpf) -> Result<()> {
     thread::scope(|scope| {
         let load = |(name, program)| scope.spawn(move || load_program(name, program));
-        let loading: Vec<_> = ebpf.programs_mut().map(load).collect();
+        let always = ebpf.programs_mut().filter(|(name, _)| *name != xdp::PROGRAM);
+        let loading: Vec<_> = always.map(load).collect();
         loading.into_iter().try_for_each(|load| load.join().expect("loading does not panic"))
     })
 }
@@ -135,7 +149,7 @@ fn load_program(name: &str, program: &mut aya::programs::Program) -> Result<()> 
 }
 
 /// The maps that programs use.
-const MAPS: [MapName; 25] = [
+const MAPS: [MapName; 26] = [
     MapName::Frontends,
     MapName::Backends,
     MapName::Maglev,
@@ -161,6 +175,7 @@ const MAPS: [MapName; 25] = [
     MapName::Events,
     MapName::Monitor,
     MapName::LostEvents,
+    MapName::XdpUplinks,
 ];
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {

@@ -14,7 +14,7 @@ use super::{Paint, Place, flows};
 use crate::dataplane::Pins;
 use crate::dataplane::bpf::Maps;
 use crate::dataplane::links::PROGRAMS;
-use crate::dataplane::tc;
+use crate::dataplane::{tc, xdp};
 use crate::report::{self, Report};
 
 mod judge;
@@ -79,6 +79,20 @@ pub struct Uplink {
     pub attached: Option<String>,
     /// Why they are not.
     pub why: Option<String>,
+    /// The XDP program.
+    pub xdp: Xdp,
+}
+
+/// The XDP program of an uplink.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Xdp {
+    /// The driver runs it.
+    Native,
+    /// It is switched off.
+    Off,
+    /// It is not attached, and why.
+    None(String),
 }
 
 /// What was found, before it is judged.
@@ -133,7 +147,16 @@ fn uplinks(pins: &Pins, report: Option<&Report>) -> Result<Vec<Uplink>> {
         let attached = tc::attached(pins, name)?.as_ref().map(Method::to_string);
         let problem = report.problems.iter().find(|problem| problem.subject == format!("Uplink {name}"));
         let why = problem.map(|problem| problem.message.clone()).filter(|_| attached.is_none());
-        Ok(Uplink { name: name.clone(), attached, why })
+        let xdp = match (xdp::is_attached(pins, name)?, &report.xdp) {
+            (true, _) => Xdp::Native,
+            (false, None) => Xdp::Off,
+            (false, Some(refused)) => {
+                let why =
+                    refused.get(name).map_or("the programs of packets have to be attached first", |why| why);
+                Xdp::None(why.to_owned())
+            }
+        };
+        Ok(Uplink { name: name.clone(), attached, why, xdp })
     };
     report.uplinks.iter().map(uplink).collect()
 }

@@ -9,10 +9,8 @@ use portolan_lab::frame::{Ip, Mac, ethernet, flags, icmp, icmp_of, proto, tcp, u
 use crate::model::Model;
 use crate::packet::{Key, SCTP};
 use crate::run::{Hook, Place};
-use crate::world::{EMPTY, REMOTE, SERVED, TARGET, World};
+use crate::world::{ELSEWHERE, EMPTY, REMOTE, SERVED, TARGET, World};
 
-/// The MAC address of the switch's other hosts.
-const ELSEWHERE: Mac = [2, 0, 0, 0, 0, 9];
 /// Bytes of the longest frame: what does not fit, but might with a VLAN tag, which the kernel's routes allow for.
 const LONGEST: usize = 1518;
 /// Few enough that packets meet.

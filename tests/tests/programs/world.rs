@@ -14,6 +14,8 @@ use portolan_lab::{Family, Lab, Node, Pod, Service};
 
 use crate::packet::Key;
 
+/// The MAC address of the switch's other hosts.
+pub(crate) const ELSEWHERE: Mac = [2, 0, 0, 0, 0, 9];
 /// The port of all servers.
 pub(crate) const TARGET: u16 = 8080;
 /// The nodePorts: served by both pods, by nobody, and under a local policy by the other node's pod alone.
@@ -74,8 +76,13 @@ fn dual(name: &str, last: u8, node_port: u16) -> Service {
 
 impl Cluster {
     pub(crate) fn begin() -> Result<Self> {
-        let lab = Lab::with_nodes(2)?;
+        let lab = Lab::with_xdp(2, &[])?;
         let (n1, n2) = (Arc::clone(&lab.nodes()[0]), Arc::clone(&lab.nodes()[1]));
+        // Of others on the switch nobody answers, and what has no neighbour yet XDP leaves to tc.
+        for ip in ["172.20.0.200", "172.20.0.12", "fd20::200", "fd20::12"] {
+            let mac = ELSEWHERE.map(|byte| format!("{byte:02x}")).join(":");
+            n1.place().netns.ip(&format!("neigh replace {ip} lladdr {mac} dev eth0 nud permanent"))?;
+        }
         let (client, one, two) = (lab.pod(&n1, "client")?, lab.pod(&n1, "one")?, lab.pod(&n2, "two")?);
         let served = dual("fuzz/served", 20, SERVED).load_balancer("203.0.113.5", "VIP");
         lab.expose(&served.load_balancer("2001:db8::5", "VIP"), TARGET, &[&one, &two])?;

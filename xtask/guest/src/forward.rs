@@ -8,6 +8,7 @@
 //! ```
 //! What carries the packets changes by blocks of rounds, since it takes a restart; in a block the scenarios take turns.
 
+pub(crate) mod cable;
 mod node;
 mod rules;
 
@@ -55,9 +56,9 @@ const KUBELET: &[Ruleset] = &[rules::KUBELET_1, rules::KUBELET_2];
 const KUBE_PROXY: &[Ruleset] = &[rules::KUBELET_1, rules::KUBELET_2, rules::KUBE_PROXY];
 
 /// The scenarios of each carrier. The first two of the first are one and the same.
-const BLOCKS: [(Carrier, &[Scenario]); 3] = [
+const BLOCKS: [(Carrier, &[Scenario]); 5] = [
     (
-        Carrier::Daemon("kernel"),
+        Carrier::Daemon { forwarding: "kernel", xdp: None },
         &[
             Scenario::new("routed", CLIENT, REMOTE, &[]),
             Scenario::new("routed-again", CLIENT, REMOTE, &[]),
@@ -65,7 +66,7 @@ const BLOCKS: [(Carrier, &[Scenario]); 3] = [
         ],
     ),
     (
-        Carrier::Daemon("bpf"),
+        Carrier::Daemon { forwarding: "bpf", xdp: None },
         &[
             Scenario::new("forwarded", CLIENT, REMOTE, &[]),
             Scenario::new("cluster-ip", CLIENT, CLUSTER_IP, &[]),
@@ -73,6 +74,14 @@ const BLOCKS: [(Carrier, &[Scenario]); 3] = [
             Scenario::new("node-port-local", OUTSIDE, NODE_PORT_LOCAL, KUBELET),
             Scenario::new("node-port-remote", OUTSIDE, NODE_PORT_REMOTE, KUBELET),
         ],
+    ),
+    (
+        Carrier::Daemon { forwarding: "bpf", xdp: Some("off") },
+        &[Scenario::new("node-port-remote-tc", OUTSIDE, NODE_PORT_REMOTE, KUBELET)],
+    ),
+    (
+        Carrier::Daemon { forwarding: "bpf", xdp: Some("auto") },
+        &[Scenario::new("node-port-remote-xdp", OUTSIDE, NODE_PORT_REMOTE, KUBELET)],
     ),
     (
         Carrier::Nobody,
@@ -99,6 +108,7 @@ pub(crate) fn run(blocks: u32, rounds: u32) -> Result<()> {
     for block in 1..=blocks {
         for (carrier, scenarios) in BLOCKS {
             println!("block {block} {carrier}");
+            cable::set_all(carrier.needs_whole_cables())?;
             for node in &mut nodes {
                 node.carry(carrier).with_context(|| format!("{}, {carrier}", node.name))?;
             }

@@ -11,6 +11,7 @@
 //! portolan-guest ask NETNS CGROUP WORKLOAD COUNT ADDRESS     print nanoseconds per transaction
 //! portolan-guest connections NETNS          print how many connections the kernel tracks
 //! portolan-guest ip-forward NETNS 0|1       switch forwarding
+//! portolan-guest cable NETNS plain|whole    make the other end of a veth's cable like that of a machine
 //! portolan-guest watch NETNS CGROUP ADDRESS COUNT            note when connections begin to succeed and to be refused
 //! ```
 //! QEMU advances this machine's clock by one nanosecond per instruction, so that time here is instructions.
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         ["ip-forward", netns, value] => forward::ip_forward(netns, value),
+        ["cable", netns, kind] => forward::cable::set(netns, *kind == "whole"),
         ["watch", netns, cgroup, address, count] => {
             netns::enter(netns)?;
             join(cgroup)?;

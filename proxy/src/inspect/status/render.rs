@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use portolan_abi::Outcome;
 
-use super::{Status, Uplink};
+use super::{Status, Uplink, Xdp};
 use crate::inspect::Paint;
 use crate::inspect::table::{draw, or_dash};
 use crate::report::{Report, Usage};
@@ -78,9 +78,14 @@ fn uplinks(status: &Status) -> String {
             (None, Some(why)) => why.clone(),
             (None, None) => "not attached".to_owned(),
         };
-        vec![format!("  {}", uplink.name), programs]
+        let xdp = match &uplink.xdp {
+            Xdp::Native => "native".to_owned(),
+            Xdp::Off => "off".to_owned(),
+            Xdp::None(why) => format!("none: {why}"),
+        };
+        vec![format!("  {}", uplink.name), programs, xdp]
     };
-    draw(&["  UPLINK", "PROGRAMS"], status.uplinks.iter().map(row).collect(), "")
+    draw(&["  UPLINK", "PROGRAMS", "XDP"], status.uplinks.iter().map(row).collect(), "")
 }
 
 fn usage(status: &Status) -> String {

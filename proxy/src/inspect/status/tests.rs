@@ -2,6 +2,10 @@ use super::*;
 use crate::node::peers::PeerState;
 use crate::report::{Peer, Problem, Rejected, Source, Usage};
 
+fn uplink(name: &str, attached: Option<&str>) -> Uplink {
+    Uplink { name: name.into(), attached: attached.map(str::to_owned), why: None, xdp: Xdp::Off }
+}
+
 fn facts() -> Facts {
     let half = Usage { used: 5, max: 10 };
     Facts {
@@ -21,7 +25,7 @@ fn facts() -> Facts {
             .into_iter()
             .map(|(name, purpose)| Program { name, purpose, attached: true })
             .collect(),
-        uplinks: vec![Uplink { name: "eth0".into(), attached: Some("tcx".into()), why: None }],
+        uplinks: vec![uplink("eth0", Some("tcx"))],
         usage: Fill {
             services: half,
             frontends: half,
@@ -51,12 +55,31 @@ fn a_healthy_node_says_so_first() {
         "  started             2026-01-02T03:04:05Z",
         "  programs attached   8 of 8",
         "  MTU of pods         1500",
-        "  eth0     attached by tcx",
+        "  eth0     attached by tcx   off",
         "  Service ports    5      10    50 %",
         "  translated            7",
         "  b      192.0.2.2   direct",
     ] {
         assert!(text.lines().any(|l| l == line), "{line:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn what_keeps_xdp_from_an_uplink_is_told_and_no_fault() {
+    let with = |xdp| Facts { uplinks: vec![Uplink { xdp, ..uplink("eth0", Some("tcx")) }], ..facts() };
+    for (xdp, text, json) in [
+        (Xdp::Native, "  eth0     attached by tcx   native", serde_json::json!("native")),
+        (
+            Xdp::None("why".into()),
+            "  eth0     attached by tcx   none: why",
+            serde_json::json!({"none": "why"}),
+        ),
+    ] {
+        let status = judge::judge(with(xdp));
+        assert!(status.healthy, "{:?}", status.degraded);
+        let rendered = render::render(&status, Paint::PLAIN);
+        assert!(rendered.lines().any(|line| line == text), "{text:?} is not in:\n{rendered}");
+        assert_eq!(serde_json::to_value(&status.uplinks[0].xdp).unwrap(), json);
     }
 }
 
@@ -68,7 +91,7 @@ fn each_thing_that_is_wrong_is_named_with_its_reason() {
         facts.programs[1].attached = false;
         facts
     };
-    let detached = Uplink { name: "eth1".into(), attached: None, why: None };
+    let detached = uplink("eth1", None);
     let full = Usage { used: 9, max: 10 };
     let mut broken = [0; Outcome::ALL.len()];
     broken[Outcome::BrokenSet as usize] = 2;
@@ -130,8 +153,7 @@ fn each_thing_that_is_wrong_is_named_with_its_reason() {
 #[test]
 fn an_uplink_without_programs_says_why() {
     let why = Some("not Ethernet: name another".to_owned());
-    let status =
-        judge::judge(Facts { uplinks: vec![Uplink { name: "wg0".into(), attached: None, why }], ..facts() });
+    let status = judge::judge(Facts { uplinks: vec![Uplink { why, ..uplink("wg0", None) }], ..facts() });
     assert!(status.healthy, "the daemon's problem is told once, where its others are: {:?}", status.degraded);
     assert!(render::render(&status, Paint::PLAIN).contains("  wg0      not Ethernet: name another"));
 }

@@ -15,16 +15,25 @@ use crate::netns::{self, ip};
 /// What carries the packets of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carrier {
-    /// A daemon with this `--forwarding`.
-    Daemon(&'static str),
+    /// A daemon with this `--forwarding`, and of the first node with this `--xdp`, for which its cables have to be like those
+    /// of machines.
+    Daemon { forwarding: &'static str, xdp: Option<&'static str> },
     /// The kernel alone, with routes by hand; nothing of Portolan's is on the node but the pods' interfaces.
     Nobody,
+}
+
+impl Carrier {
+    pub(super) fn needs_whole_cables(self) -> bool {
+        matches!(self, Self::Daemon { xdp: Some(_), .. })
+    }
 }
 
 impl fmt::Display for Carrier {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Daemon(forwarding) => write!(formatter, "--forwarding {forwarding}"),
+            Self::Daemon { forwarding, xdp } => {
+                write!(formatter, "--forwarding {forwarding} --xdp {}", xdp.unwrap_or("off"))
+            }
             Self::Nobody => formatter.write_str("routes by hand"),
         }
     }
@@ -63,11 +72,11 @@ impl Node {
             daemon.stop()?;
         }
         match carrier {
-            Carrier::Daemon(forwarding) => {
+            Carrier::Daemon { forwarding, xdp } => {
                 if self.by_hand {
                     self.routes("del")?;
                 }
-                self.start(forwarding)
+                self.start(forwarding, xdp.filter(|_| self.name == "n1").unwrap_or("off"))
             }
             Carrier::Nobody if self.by_hand => Ok(()),
             Carrier::Nobody => {
@@ -79,12 +88,12 @@ impl Node {
         }
     }
 
-    fn start(&mut self, forwarding: &str) -> Result<()> {
+    fn start(&mut self, forwarding: &str, xdp: &str) -> Result<()> {
         let uplinks: &[&str] =
             if self.name == "n1" { &["--uplink", "eth0", "--uplink", "eth1"] } else { &[] };
         let (bpffs, cgroup) = (self.bpffs(), self.cgroup());
         let (conf_dir, bin_dir) = (self.conf_dir(), self.bin_dir());
-        let mut arguments = vec!["--manifests", "/manifests", "--forwarding", forwarding];
+        let mut arguments = vec!["--manifests", "/manifests", "--forwarding", forwarding, "--xdp", xdp];
         arguments.extend(["--bpffs", &bpffs, "--cgroup", &cgroup]);
         arguments.extend(["--cni-conf-dir", &conf_dir, "--cni-bin-dir", &bin_dir]);
         arguments.extend(uplinks);

@@ -17,7 +17,7 @@ const fn bound(scenario: &'static str, base: &'static str, most: Option<[f64; 2]
 }
 
 /// In the order in which they are shown.
-const BOUNDS: [Bound; 12] = [
+const BOUNDS: [Bound; 14] = [
     bound("plain", "routed", None),
     bound("routed", "routed", None),
     bound(AGAIN, "routed", Some([1.01, 1.005])),
@@ -30,6 +30,8 @@ const BOUNDS: [Bound; 12] = [
     bound("node-port-local-nftables", "node-port-local-nftables", None),
     bound("node-port-remote", "node-port-remote-nftables", Some([0.75, 0.75])),
     bound("node-port-remote-nftables", "node-port-remote-nftables", None),
+    bound("node-port-remote-tc", "node-port-remote-tc", None),
+    bound("node-port-remote-xdp", "node-port-remote-tc", None),
 ];
 
 /// The same as `routed`: what they differ by is noise, in either direction.
