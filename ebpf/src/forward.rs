@@ -65,12 +65,20 @@ pub(crate) fn to_node(frame: &Frame<'_>, packet: &Packet, network: &Network, ran
     neighbour(range.via, range.ifindex)
 }
 
-/// The way to the pods of a node, where the kernel knows its MAC address; otherwise `hop` stays as it is. Returns a number
+/// The way to the pods of a node, where the kernel knows its MAC address.
+#[inline(always)]
+pub(crate) fn find_neighbour(frame: &Frame<'_>, packet: &Packet, range: &ClusterCidr, hop: &mut Hop) {
+    find_hop(frame, packet, &range.via, hop);
+    if hop.ifindex != range.ifindex {
+        *hop = Hop::NONE;
+    }
+}
+
+/// The way to an address, where the kernel knows the next hop's MAC address; otherwise `hop` stays as it is. Returns a number
 /// because the verifier wants a function to.
 #[inline(never)]
-pub(crate) fn find_neighbour(frame: &Frame<'_>, packet: &Packet, range: &ClusterCidr, hop: &mut Hop) -> u32 {
-    if let Some(next) = route(frame, packet.proto, packet.src, range.via)
-        && next.hop.ifindex == range.ifindex
+pub(crate) fn find_hop(frame: &Frame<'_>, packet: &Packet, dst: &Addr, hop: &mut Hop) -> u32 {
+    if let Some(next) = route(frame, packet.proto, packet.src, *dst)
         && next.is_known()
     {
         *hop = next.hop;
@@ -92,7 +100,7 @@ pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) 
         return Verdict::drop(Outcome::NoRoute);
     }
     if transport.hop.ifindex != 0 {
-        return go(frame, packet, &transport.hop).unwrap_or(Verdict::drop(Outcome::NoRoute));
+        return go(frame, packet, &transport.hop, true).unwrap_or(Verdict::drop(Outcome::NoRoute));
     }
     let Some(range) = neighbours(&transport.to.dst) else { return Verdict::drop(Outcome::NoRoute) };
     let mut hop = Hop::NONE;
@@ -109,9 +117,12 @@ pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) 
 
 /// Out of the cluster. The program of the uplink masquerades.
 #[inline(always)]
-pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
+pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network, hop: &Hop) -> Verdict {
     if !is_simple(frame, packet, network) {
         return Verdict::STACK;
+    }
+    if hop.ifindex != 0 {
+        return go(frame, packet, hop, false).unwrap_or(Verdict::STACK);
     }
     by_route(frame, packet, packet.src, packet.dst, None).or(Verdict::STACK)
 }
@@ -122,12 +133,12 @@ pub(crate) fn by_hop(frame: &Frame<'_>, packet: &Packet, mtu: u32, hop: &Hop) ->
     if hop.ifindex == 0 || packet.ttl <= 1 || !packet.is_plain() || !frame.fits(packet.header, mtu) {
         return Verdict::UNDECIDED;
     }
-    go(frame, packet, hop).unwrap_or(Verdict::UNDECIDED)
+    go(frame, packet, hop, true).unwrap_or(Verdict::UNDECIDED)
 }
 
-/// Sends a packet on that may go on; `None`: its Ethernet header is not there.
+/// Sends a packet on that may go on; `None`: its Ethernet header is not there. `done`: the program of the uplink leaves it alone.
 #[inline(always)]
-pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop) -> Option<Verdict> {
+pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop, done: bool) -> Option<Verdict> {
     let macs = frame.at::<[[u8; 6]; 2]>(0)?;
     // SAFETY: `at` has checked the bounds.
     unsafe { *macs = hop.macs }
@@ -138,7 +149,9 @@ pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop) -> Option<Verdic
         // SAFETY: the helper takes plain values.
         return Some(Verdict::redirect(unsafe { bpf_redirect_peer(hop.ifindex, 0) }));
     }
-    frame.mark_done();
+    if done {
+        frame.mark_done();
+    }
     // SAFETY: as above.
     Some(Verdict::redirect(unsafe { bpf_redirect(hop.ifindex, 0) }))
 }

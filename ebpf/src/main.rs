@@ -100,7 +100,7 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
     let frame = Frame::new(&ctx);
-    route_cache::follow(&frame, true).unwrap_or_else(|| pod::sent(&frame).action(&frame))
+    pod::sent(&frame).action(&frame)
 }
 
 /// What the host's stack sends to a pod, on the host side of its veth.
@@ -114,7 +114,7 @@ fn to_pod(ctx: TcContext) -> i32 {
 #[classifier]
 fn from_uplink(ctx: TcContext) -> i32 {
     let frame = Frame::new(&ctx);
-    route_cache::follow(&frame, false).unwrap_or_else(|| uplink::received(&frame).action(&frame))
+    uplink::received(&frame).action(&frame)
 }
 
 /// What leaves by an uplink.

@@ -5,26 +5,44 @@ use portolan_abi::{Addr, ClusterCidr, Hop, Network, NodeAddrFlags, Outcome};
 use crate::frame::{Frame, Headers as _, L3};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
+use crate::route_cache::{self, Route};
 use crate::translate::{self, Client};
 use crate::verdict::Verdict;
-use crate::{forward, refuse, route_cache, transport};
+use crate::{forward, refuse, transport};
 
 const ETH_ARP: u16 = 0x0806_u16.to_be();
 /// Where an ARP message has the address of its sender (RFC 826).
 const ARP_SENDER: usize = 14;
 
-/// A pod has sent it. The order of the questions: is it the pod's own; is it for a pod, which is most of it and costs
-/// one more lookup; is it for a Service; does it leave the cluster.
-#[inline(never)]
+/// A pod has sent it. The order of the questions: is it remembered where it goes; is it the pod's own; is it for a pod,
+/// which is most of it and costs one more lookup; is it for a Service; does it leave the cluster.
+#[inline(always)]
 pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
+    let verdict = route_cache::follow(frame, true);
+    if verdict != Verdict::UNDECIDED {
+        return verdict;
+    }
     let Some(network) = network::get() else { return Verdict::STACK };
     let Some(packet) = packet::parse(frame) else { return not_ip(frame) };
     let now = route_cache::now();
     if frame.has_vlan_tag() {
         return Verdict::drop(Outcome::BadFrame);
     }
+    let route = match route_cache::outside(frame, &packet) {
+        Some(route) => Some(route),
+        None => match inside(frame, &packet, network, now) {
+            Verdict::UNDECIDED => find_outside(frame, &packet, now),
+            verdict => return verdict,
+        },
+    };
+    route.map_or(Verdict::STACK, |route| elsewhere(frame, &packet, network, route))
+}
+
+/// Whether the source is the pod's own, and where it goes when that is a pod; undecided: it is no pod.
+#[inline(never)]
+fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) -> Verdict {
     let Some(source) = Pod::at(&packet.src).filter(|pod| pod.ifindex() == frame.ifindex()) else {
-        return stranger(frame, &packet);
+        return stranger(frame, packet);
     };
     if !source.sends_as(frame) {
         return Verdict::drop(Outcome::SpoofedSource);
@@ -35,19 +53,25 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     } else if let Some(range) = network::inside(&packet.dst).filter(|range| !range.via.is_any()) {
         Target::Node(range)
     } else {
-        return elsewhere(frame, &packet, network, &source);
+        return Verdict::UNDECIDED;
     };
     if source.is_translated() || target.is_translated() {
-        let verdict = known(frame, &packet, network);
+        let verdict = known(frame, packet, network);
         if verdict != Verdict::UNDECIDED {
             return verdict;
         }
-    } else if packet.is_tcp() {
-        target.remember(frame, &packet, network, now);
+    } else if packet.is_tcp()
+        && let Some(place) = route_cache::place(packet, now)
+    {
+        match &target {
+            Target::Pod(pod) => place.hop = pod.hop(),
+            Target::Node(range) => forward::find_neighbour(frame, packet, range, &mut place.hop),
+        }
+        place.fill(frame, packet, network);
     }
     match target {
-        Target::Pod(pod) => forward::to_pod(frame, &packet, network, &pod, false),
-        Target::Node(range) => forward::to_node(frame, &packet, network, range),
+        Target::Pod(pod) => forward::to_pod(frame, packet, network, &pod, false),
+        Target::Node(range) => forward::to_node(frame, packet, network, range),
     }
 }
 
@@ -62,17 +86,19 @@ impl Target {
     fn is_translated(&self) -> bool {
         matches!(self, Self::Pod(pod) if pod.is_translated())
     }
+}
 
-    /// Lets the packets after this one take the way that it takes; see [`route_cache::remember`].
-    #[inline(always)]
-    fn remember(&self, frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) {
-        let mut hop = Hop::NONE;
-        match self {
-            Self::Pod(pod) => hop = pod.hop(),
-            Self::Node(range) => _ = forward::find_neighbour(frame, packet, range, &mut hop),
-        }
-        route_cache::remember(frame, packet, network, &hop, now);
+/// What there is to know of a destination that is no pod of the cluster, which is remembered then. This packet itself goes the
+/// long way, by which the kernel keeps its entry for the neighbour in use.
+#[inline(never)]
+fn find_outside(frame: &Frame<'_>, packet: &Packet, now: u32) -> Option<&'static Route> {
+    let place = route_cache::place(packet, now)?;
+    let flags = network::node_addr(&packet.dst).unwrap_or(0);
+    if flags & NodeAddrFlags::OWN == 0 && packet.is_routable() {
+        forward::find_hop(frame, packet, &packet.dst, &mut place.hop);
     }
+    place.fill_outside(frame, packet, flags);
+    Some(place)
 }
 
 /// Neither IPv4 nor IPv6, or not even that. Of ARP, the host remembers the sender: it has to be the pod itself, or nobody,
@@ -119,13 +145,12 @@ fn known(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
 
 /// Not to a pod.
 #[inline(always)]
-fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod) -> Verdict {
+fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, route: &Route) -> Verdict {
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::drop(Outcome::Malformed) };
     if transport.is_router_message(frame) {
         return Verdict::drop(Outcome::RouterMessage);
     }
-    let node = network::node_addr(&packet.dst);
-    let has = |flag| node.is_some_and(|flags| flags & flag != 0);
+    let has = |flag| route.flags & flag != 0;
     let (has_node_ports, is_at_home) = (has(NodeAddrFlags::NODE), has(NodeAddrFlags::OWN));
     // The stack tells the pod that it may go no further.
     if packet.ttl <= 1 && !is_at_home {
@@ -140,7 +165,9 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
         let client = Client { is_pod: true, has_node_ports, is_at_home };
         match translate::to_service(transport, client) {
             Verdict::UNDECIDED => {
-                source.set_translated();
+                if let Some(source) = Pod::at(&packet.src) {
+                    source.set_translated();
+                }
                 translate::begin(frame, transport)
             }
             verdict => verdict,
@@ -150,7 +177,7 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod
         Verdict::UNDECIDED => translate::deliver(frame, packet, transport, network),
         // Out of the cluster, where the program of the uplink masquerades, or to another node.
         Verdict::STACK if !is_at_home && packet.is_routable() => {
-            return forward::outside(frame, packet, network);
+            return forward::outside(frame, packet, network, &route.hop);
         }
         verdict => verdict,
     };

@@ -18,6 +18,8 @@ use crate::verdict::Verdict;
 
 /// log2 of the routes that each CPU remembers.
 const BITS: u32 = 10;
+/// Behind them: a place that no packet has.
+const SPARE: u32 = 1 << BITS;
 /// log2 of the jiffies that a route is remembered for: a quarter of a second where there are 1000 in one, 2.6 seconds
 /// where there are 100.
 const TICK_SHIFT: u32 = 8;
@@ -25,7 +27,7 @@ const TICK_SHIFT: u32 = 8;
 /// A route, of TCP segments: a datagram is asked about each time, because nothing in it says that its backend still lives. It
 /// is this CPU's alone: a program is not interrupted by another one of ours, because bottom halves are off while it runs.
 #[repr(C)]
-struct Route {
+pub(crate) struct Route {
     src: Addr,
     dst: Addr,
     /// When it was found out: see [`now`].
@@ -36,15 +38,19 @@ struct Route {
     protocol: u16,
     /// The source of the Ethernet header that they come with, where that is checked.
     sender: Mac,
-    hop: Hop,
+    pub(crate) hop: Hop,
     /// Most bytes of an IP packet.
     mtu: u32,
+    /// The flags of a node's address, where that is the destination.
+    pub(crate) flags: u32,
+    /// It does not lead to a pod: more has to be asked about each packet.
+    is_outside: u32,
 }
 
 type Mac = [u8; 6];
 
 #[map]
-static ROUTE_CACHE: PerCpuArray<Route> = PerCpuArray::with_max_entries(1 << BITS, 0);
+static ROUTE_CACHE: PerCpuArray<Route> = PerCpuArray::with_max_entries(SPARE + 1, 0);
 
 /// How often everything that is remembered was forgotten at once.
 #[map]
@@ -76,10 +82,15 @@ fn slot(src: Addr, dst: Addr) -> u32 {
     mixed.wrapping_mul(0x9e37_79b1) >> (32 - BITS)
 }
 
-/// Sends a TCP segment where the last one between its addresses went; `None` when there was none lately, or when there is
+/// Sends a TCP segment where the last one between its addresses went; undecided when there was none lately, or when there is
 /// anything unusual about this one.
+#[inline(never)]
+pub(crate) fn follow(frame: &Frame<'_>, checks_sender: bool) -> Verdict {
+    try_follow(frame, checks_sender).unwrap_or(Verdict::UNDECIDED)
+}
+
 #[inline(always)]
-pub(crate) fn follow(frame: &Frame<'_>, checks_sender: bool) -> Option<i32> {
+fn try_follow(frame: &Frame<'_>, checks_sender: bool) -> Option<Verdict> {
     let packet = packet::plain_tcp(frame)?;
     // SAFETY: see [`Route`].
     let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(packet.src, packet.dst))? };
@@ -94,37 +105,67 @@ pub(crate) fn follow(frame: &Frame<'_>, checks_sender: bool) -> Option<i32> {
     if checks_sender && unsafe { (*macs)[1] } != route.sender {
         return None;
     }
-    forward::go(frame, &packet, &route.hop).map(Verdict::passed)
+    forward::go(frame, &packet, &route.hop, true)
 }
 
-/// Remembers where a packet goes; `now`: the time before anything was asked that decided it. A place that another route has
-/// taken in this moment stays with it, so that two that share one do not push each other out. Returns a number because the
-/// verifier wants a function to.
-#[inline(never)]
-pub(crate) fn remember(frame: &Frame<'_>, packet: &Packet, network: &Network, hop: &Hop, now: u32) -> u32 {
-    if network.flags & NetworkFlags::FORWARD == 0 || hop.ifindex == 0 {
-        return 0;
+/// What is remembered of a packet that does not go to a pod of the cluster: its source is its sender's own. `None`: nothing.
+#[inline(always)]
+pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> Option<&'static Route> {
+    // SAFETY: see [`Route`].
+    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(packet.src, packet.dst))? };
+    let macs = frame.at::<[Mac; 2]>(0)?;
+    // SAFETY: `at` has checked the bounds.
+    let is_sender = unsafe { (*macs)[1] } == route.sender;
+    let known = is_sender && route.is_outside != 0 && route.is_of(frame, packet) && route.since == now();
+    known.then_some(route)
+}
+
+/// The place for the route of a packet; `now`: the time before anything was asked that decides it. Where another route has
+/// taken the place in this moment it is one that nobody looks at: so two that share one do not push each other out.
+#[inline(always)]
+pub(crate) fn place(packet: &Packet, now: u32) -> Option<&'static mut Route> {
+    // SAFETY: see [`Route`].
+    let mut route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(slot(packet.src, packet.dst))? };
+    if route.since == now {
+        // SAFETY: as above.
+        route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(SPARE)? };
     }
-    let Some(route) = ROUTE_CACHE.get_ptr_mut(slot(packet.src, packet.dst)) else { return 0 };
-    let Some(macs) = frame.at::<[Mac; 2]>(0) else { return 0 };
-    // SAFETY: see [`Route`]; `at` has checked the bounds.
-    unsafe {
-        if (*route).since == now {
-            return 0;
-        }
-        (*route).src = packet.src;
-        (*route).dst = packet.dst;
-        (*route).since = now;
-        (*route).ifindex = frame.ifindex();
-        (*route).protocol = frame.protocol();
-        (*route).sender = (*macs)[1];
-        (*route).hop = *hop;
-        (*route).mtu = network.mtu;
-    }
-    0
+    route.since = now;
+    // Until it is filled it is nobody's.
+    route.protocol = 0;
+    route.hop = Hop::NONE;
+    Some(route)
 }
 
 impl Route {
+    /// Makes it the route of the packet, and of those after it, to a pod. Returns a number because the verifier wants a
+    /// function to.
+    #[inline(never)]
+    pub(crate) fn fill(&mut self, frame: &Frame<'_>, packet: &Packet, network: &Network) -> u32 {
+        if network.flags & NetworkFlags::FORWARD != 0 && self.hop.ifindex != 0 {
+            (self.mtu, self.is_outside) = (network.mtu, 0);
+            self.name(frame, packet);
+        }
+        0
+    }
+
+    /// The same of what leaves the cluster, or goes to a node with these flags. No packet is so short that it goes there by
+    /// this alone.
+    #[inline(always)]
+    pub(crate) fn fill_outside(&mut self, frame: &Frame<'_>, packet: &Packet, flags: u32) {
+        (self.flags, self.mtu, self.is_outside) = (flags, 0, 1);
+        self.name(frame, packet);
+    }
+
+    #[inline(always)]
+    fn name(&mut self, frame: &Frame<'_>, packet: &Packet) {
+        let Some(macs) = frame.at::<[Mac; 2]>(0) else { return };
+        (self.src, self.dst) = (packet.src, packet.dst);
+        // SAFETY: `at` has checked the bounds.
+        (self.ifindex, self.sender) = (frame.ifindex(), unsafe { (*macs)[1] });
+        self.protocol = frame.protocol();
+    }
+
     /// Whether it is the packet's, whose source is the sender's own then as it was that of the packet before.
     #[inline(always)]
     fn is_of(&self, frame: &Frame<'_>, packet: &Packet) -> bool {

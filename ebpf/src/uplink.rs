@@ -11,8 +11,12 @@ use crate::verdict::Verdict;
 use crate::{flow, forward, refuse, route_cache, service};
 
 /// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
+    let verdict = route_cache::follow(frame, false);
+    if verdict != Verdict::UNDECIDED {
+        return verdict;
+    }
     let Some(network) = network::get() else { return Verdict::STACK };
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
     let now = route_cache::now();
@@ -36,8 +40,11 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
                 Err(Verdict::STACK) => {}
                 Err(verdict) => return verdict,
             }
-        } else if packet.is_tcp() {
-            route_cache::remember(frame, &packet, network, &pod.hop(), now);
+        } else if packet.is_tcp()
+            && let Some(place) = route_cache::place(&packet, now)
+        {
+            place.hop = pod.hop();
+            place.fill(frame, &packet, network);
         }
         if packet.is_datagram() {
             note_direct(frame, &packet);
