@@ -127,7 +127,9 @@ pub(crate) fn plain_tcp(frame: &impl Headers) -> Option<Packet> {
         ETH_IPV6 => {
             // SAFETY: as above.
             let ip = unsafe { &*frame.at::<Ipv6>(L3)? };
-            (ip.version[0] >> 4 == 6 && ip.next == IPPROTO_TCP).then(|| ip.packet())
+            let packet = ip.packet();
+            let mapped = packet.src.is_v4() || packet.dst.is_v4();
+            (ip.version[0] >> 4 == 6 && packet.is_tcp() && !mapped).then_some(packet)
         }
         _ => None,
     }

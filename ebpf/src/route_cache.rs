@@ -24,8 +24,9 @@ const SPARE: u32 = 1 << BITS;
 /// where there are 100.
 const TICK_SHIFT: u32 = 8;
 
-/// A route, of TCP segments: a datagram is asked about each time, because nothing in it says that its backend still lives. It
-/// is this CPU's alone: a program is not interrupted by another one of ours, because bottom halves are off while it runs.
+/// A route: to a pod, of TCP segments alone, because of a datagram nothing says whether its backend still lives; or to
+/// anywhere else. It is this CPU's alone: a program is not interrupted by another one of ours, because bottom halves are off
+/// while it runs.
 #[repr(C)]
 pub(crate) struct Route {
     src: Addr,
