@@ -1,6 +1,6 @@
 //! What a frame holds: addresses, ports, and where they are.
 
-use portolan_abi::{Addr, Port};
+use portolan_abi::{Addr, Network, Port};
 
 use crate::frame::{Headers, L3};
 
@@ -112,6 +112,21 @@ pub(crate) fn plain_ports(frame: &impl Headers) -> Option<[Port; 2]> {
         _ => return None,
     };
     (proto == 6 || proto == 17).then(|| ports.map(Port::from_raw))
+}
+
+/// Whether it is addressed to the node, by the address that other nodes know; by nothing but loads.
+#[inline(always)]
+pub(crate) fn is_for(frame: &impl Headers, network: &Network) -> bool {
+    match frame.protocol() {
+        // SAFETY: `at` has checked the bounds.
+        ETH_IPV4 => frame.at::<Ipv4>(L3).is_some_and(|ip| unsafe { (*ip).dst } == network.node_v4.words()[3]),
+        ETH_IPV6 => {
+            // SAFETY: as above.
+            let dst = frame.at::<Ipv6>(L3).map(|ip| Addr::from_words(unsafe { (*ip).dst }));
+            dst.is_some_and(|dst| dst.same(network.node_v6))
+        }
+        _ => false,
+    }
 }
 
 /// The network header of a TCP segment that has nothing unusual, by nothing but loads; `None`: it has, or it is something

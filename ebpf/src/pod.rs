@@ -67,7 +67,7 @@ fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) -> Ve
             Target::Pod(pod) => place.hop = pod.hop(),
             Target::Node(range) => forward::find_neighbour(frame, packet, range, &mut place.hop),
         }
-        place.fill(frame, packet, network);
+        place.fill(frame, packet, network, now);
     }
     match target {
         Target::Pod(pod) => forward::to_pod(frame, packet, network, &pod, false),
@@ -92,13 +92,17 @@ impl Target {
 /// long way, by which the kernel keeps its entry for the neighbour in use.
 #[inline(never)]
 fn find_outside(frame: &Frame<'_>, packet: &Packet, now: u32) -> Option<&'static Route> {
-    let place = route_cache::place(packet, now)?;
     let flags = network::node_addr(&packet.dst).unwrap_or(0);
-    if flags & NodeAddrFlags::OWN == 0 && packet.is_routable() {
-        forward::find_hop(frame, packet, &packet.dst, &mut place.hop);
+    if let Some(place) = route_cache::place(packet, now) {
+        let is_at_home = flags & NodeAddrFlags::OWN != 0;
+        if !is_at_home && packet.is_routable() {
+            forward::find_hop(frame, packet, &packet.dst, &mut place.hop);
+        }
+        if is_at_home || place.hop.ifindex != 0 {
+            place.fill_outside(frame, packet, flags, now);
+        }
     }
-    place.fill_outside(frame, packet, flags);
-    Some(place)
+    route_cache::once(flags)
 }
 
 /// Neither IPv4 nor IPv6, or not even that. Of ARP, the host remembers the sender: it has to be the pod itself, or nobody,

@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 
 /// log2 of the routes that each CPU remembers.
 const BITS: u32 = 10;
-/// Behind them: a place that no packet has.
+/// Behind them: the place of [`once`].
 const SPARE: u32 = 1 << BITS;
 /// log2 of the jiffies that a route is remembered for: a quarter of a second where there are 1000 in one, 2.6 seconds
 /// where there are 100.
@@ -121,20 +121,25 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> Option<&'static Rou
     known.then_some(route)
 }
 
-/// The place for the route of a packet; `now`: the time before anything was asked that decides it. Where another route has
-/// taken the place in this moment it is one that nobody looks at: so two that share one do not push each other out.
+/// The place for the route of a packet, whose way is then to be found; `now`: the time before anything was asked that decides
+/// it. `None`: another route has taken the place in this moment, so that two that share one do not push each other out.
 #[inline(always)]
 pub(crate) fn place(packet: &Packet, now: u32) -> Option<&'static mut Route> {
     // SAFETY: see [`Route`].
-    let mut route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(slot(packet.src, packet.dst))? };
+    let route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(slot(packet.src, packet.dst))? };
     if route.since == now {
-        // SAFETY: as above.
-        route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(SPARE)? };
+        return None;
     }
-    route.since = now;
-    // Until it is filled it is nobody's.
-    route.protocol = 0;
     route.hop = Hop::NONE;
+    Some(route)
+}
+
+/// A route to no pod for one packet, whose way is not known.
+#[inline(always)]
+pub(crate) fn once(flags: u32) -> Option<&'static Route> {
+    // SAFETY: see [`Route`].
+    let route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(SPARE)? };
+    (route.flags, route.hop) = (flags, Hop::NONE);
     Some(route)
 }
 
@@ -142,10 +147,10 @@ impl Route {
     /// Makes it the route of the packet, and of those after it, to a pod. Returns a number because the verifier wants a
     /// function to.
     #[inline(never)]
-    pub(crate) fn fill(&mut self, frame: &Frame<'_>, packet: &Packet, network: &Network) -> u32 {
+    pub(crate) fn fill(&mut self, frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) -> u32 {
         if network.flags & NetworkFlags::FORWARD != 0 && self.hop.ifindex != 0 {
             (self.mtu, self.is_outside) = (network.mtu, 0);
-            self.name(frame, packet);
+            self.name(frame, packet, now);
         }
         0
     }
@@ -153,15 +158,15 @@ impl Route {
     /// The same of what leaves the cluster, or goes to a node with these flags. No packet is so short that it goes there by
     /// this alone.
     #[inline(always)]
-    pub(crate) fn fill_outside(&mut self, frame: &Frame<'_>, packet: &Packet, flags: u32) {
+    pub(crate) fn fill_outside(&mut self, frame: &Frame<'_>, packet: &Packet, flags: u32, now: u32) {
         (self.flags, self.mtu, self.is_outside) = (flags, 0, 1);
-        self.name(frame, packet);
+        self.name(frame, packet, now);
     }
 
     #[inline(always)]
-    fn name(&mut self, frame: &Frame<'_>, packet: &Packet) {
+    fn name(&mut self, frame: &Frame<'_>, packet: &Packet, now: u32) {
         let Some(macs) = frame.at::<[Mac; 2]>(0) else { return };
-        (self.src, self.dst) = (packet.src, packet.dst);
+        (self.src, self.dst, self.since) = (packet.src, packet.dst, now);
         // SAFETY: `at` has checked the bounds.
         (self.ifindex, self.sender) = (frame.ifindex(), unsafe { (*macs)[1] });
         self.protocol = frame.protocol();

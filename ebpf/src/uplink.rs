@@ -13,11 +13,14 @@ use crate::{flow, forward, refuse, route_cache, service};
 /// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
 #[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
-    let verdict = route_cache::follow(frame, false);
-    if verdict != Verdict::UNDECIDED {
-        return verdict;
-    }
     let Some(network) = network::get() else { return Verdict::STACK };
+    // No route is remembered to the node itself, whose traffic is spared the look.
+    if !packet::is_for(frame, network) {
+        let verdict = route_cache::follow(frame, false);
+        if verdict != Verdict::UNDECIDED {
+            return verdict;
+        }
+    }
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
     let now = route_cache::now();
     if network.is_pod(packet.src) {
@@ -44,7 +47,7 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
             && let Some(place) = route_cache::place(&packet, now)
         {
             place.hop = pod.hop();
-            place.fill(frame, &packet, network);
+            place.fill(frame, &packet, network, now);
         }
         if packet.is_datagram() {
             note_direct(frame, &packet);

@@ -29,7 +29,6 @@ use rules::{Rules, Ruleset};
 const OUTSIDE: Place = Place { netns: "outside", cgroup: "/sys/fs/cgroup/outside" };
 const CLIENT: Place = Place { netns: "client", cgroup: "/sys/fs/cgroup/n1" };
 const NODE: &str = "172.20.0.11:7788";
-const LOCAL: &str = "10.244.1.20:7788";
 const REMOTE: &str = "10.244.2.20:7788";
 const CLUSTER_IP: &str = "10.96.1.0:80";
 const NODE_PORT_LOCAL: &str = "172.20.0.11:30001";
@@ -76,8 +75,6 @@ const BLOCKS: [(Carrier, &[Scenario]); 5] = [
             Scenario::new("cluster-ip", CLIENT, CLUSTER_IP, &[]),
             Scenario::new("forwarded-kubelet", CLIENT, REMOTE, KUBELET),
             Scenario::new("node", OUTSIDE, NODE, &[]),
-            Scenario::new("outside-local", OUTSIDE, LOCAL, KUBELET),
-            Scenario::new("outside-remote", OUTSIDE, REMOTE, KUBELET),
             Scenario::new("node-port-local", OUTSIDE, NODE_PORT_LOCAL, KUBELET),
             Scenario::new("node-port-remote", OUTSIDE, NODE_PORT_REMOTE, KUBELET),
         ],

@@ -17,7 +17,7 @@ const fn bound(scenario: &'static str, base: &'static str, most: Option<[f64; 2]
 }
 
 /// In the order in which they are shown.
-const BOUNDS: [Bound; 18] = [
+const BOUNDS: [Bound; 16] = [
     bound("plain", "plain", None),
     bound("routed", "plain", None),
     bound(AGAIN, "routed", Some([1.01, 1.005])),
@@ -28,10 +28,8 @@ const BOUNDS: [Bound; 18] = [
     bound("forwarded-kubelet", "plain-kubelet", Some([0.77, 0.76])),
     bound("node-plain", "node-plain", None),
     bound("node", "node-plain", None),
-    bound("outside-local", "node-port-local-nftables", None),
     bound("node-port-local", "node-port-local-nftables", Some([0.75, 0.75])),
     bound("node-port-local-nftables", "node-port-local-nftables", None),
-    bound("outside-remote", "node-port-remote-nftables", None),
     bound("node-port-remote", "node-port-remote-nftables", Some([0.75, 0.75])),
     bound("node-port-remote-nftables", "node-port-remote-nftables", None),
     bound("node-port-remote-tc", "node-port-remote-tc", None),
