@@ -74,8 +74,8 @@ pub(crate) fn find_neighbour(frame: &Frame<'_>, packet: &Packet, range: &Cluster
     }
 }
 
-/// The way to an address, where the kernel knows the next hop's MAC address; otherwise `hop` stays as it is. Returns a number
-/// because the verifier wants a function to.
+/// The way to an address, where the kernel knows the next hop's MAC address; otherwise `hop` stays as it is. Returns a
+/// number because the verifier wants a function to.
 #[inline(never)]
 pub(crate) fn find_hop(frame: &Frame<'_>, packet: &Packet, dst: &Addr, hop: &mut Hop) -> u32 {
     if let Some(next) = route(frame, packet.proto, packet.src, *dst)
@@ -136,7 +136,8 @@ pub(crate) fn by_hop(frame: &Frame<'_>, packet: &Packet, mtu: u32, hop: &Hop) ->
     go(frame, packet, hop, true).unwrap_or(Verdict::UNDECIDED)
 }
 
-/// Sends a packet on that may go on; `None`: its Ethernet header is not there. `done`: the program of the uplink leaves it alone.
+/// Sends a packet on that may go on; `None`: its Ethernet header is not there. `done`: the program of the uplink leaves it
+/// alone.
 #[inline(always)]
 pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop, done: bool) -> Option<Verdict> {
     let macs = frame.at::<[[u8; 6]; 2]>(0)?;
