@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
-use portolan_abi::{Addr, Flow, FlowFlags, FlowKey, FlowSlot, FlowState, Port, Proto};
+use portolan_abi::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState, Hop, Port, Proto};
 
 use crate::atomic::fetch_add;
 use crate::network;
@@ -59,7 +59,7 @@ pub(crate) fn find(key: &FlowKey, state: u16) -> Option<&'static Flow> {
     unsafe {
         if (*flow).seen != now {
             (*flow).seen = now;
-            (*flow).hop = 0;
+            (*flow).hop.ifindex = 0;
         }
         if (*flow).state | state != (*flow).state {
             (*flow).state |= state;
@@ -80,13 +80,14 @@ pub(crate) fn set_checked(key: &FlowKey, serving: u32) -> u32 {
 
 /// Remembers the way that a flow's packets take.
 #[inline(always)]
-pub(crate) fn set_hop(key: &FlowKey, via: Addr, ifindex: u32) {
+pub(crate) fn set_hop(key: &FlowKey, hop: &Hop) {
     if let Some(flow) = FLOWS.get_ptr_mut(key) {
         // SAFETY: the element lives until the program ends. Who reads it meanwhile sees no hop, or all of one: only two
         // packets of the same direction that were routed apart at the same moment could mix theirs.
         unsafe {
-            (*flow).via = via;
-            (&raw mut (*flow).hop).write_volatile(ifindex);
+            (*flow).hop.flags = hop.flags;
+            (*flow).hop.macs = hop.macs;
+            (&raw mut (*flow).hop.ifindex).write_volatile(hop.ifindex);
         }
     }
 }
@@ -342,7 +343,7 @@ fn fill(flow: &mut Flow, to: &FlowKey, origin: Origin) {
     (flow.src_port, flow.dst_port) = (to.src_port, to.dst_port);
     (flow.service, flow.slot, flow.seen) = (origin.service, origin.slot, now());
     (flow.state, flow.flags) = (origin.state, origin.flags);
-    (flow.via, flow.hop) = (Addr::ANY_V6, 0);
+    flow.hop = Hop::NONE;
     flow.checked = service::serving();
 }
 

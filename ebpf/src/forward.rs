@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
 };
-use portolan_abi::{Addr, ClusterCidr, FlowKey, Network, NetworkFlags, Outcome};
+use portolan_abi::{Addr, ClusterCidr, FlowKey, Hop, Network, NetworkFlags, Outcome};
 
 use crate::counters::count;
 use crate::flow;
@@ -77,6 +77,27 @@ pub(crate) fn to_node(frame: &Frame<'_>, packet: &Packet, network: &Network, ran
     neighbour(range.via, range.ifindex)
 }
 
+/// The way to the pods of a node, where the kernel knows its MAC address.
+#[inline(always)]
+pub(crate) fn find_neighbour(frame: &Frame<'_>, packet: &Packet, range: &ClusterCidr, hop: &mut Hop) {
+    find_hop(frame, packet, &range.via, hop);
+    if hop.ifindex != range.ifindex {
+        *hop = Hop::NONE;
+    }
+}
+
+/// The way to an address, where the kernel knows the next hop's MAC address; otherwise `hop` stays as it is. Returns a
+/// number because the verifier wants a function to.
+#[inline(never)]
+pub(crate) fn find_hop(frame: &Frame<'_>, packet: &Packet, dst: &Addr, hop: &mut Hop) -> u32 {
+    if let Some(next) = route(frame, packet.proto, packet.src, *dst)
+        && next.is_known()
+    {
+        *hop = next.hop;
+    }
+    0
+}
+
 /// The range of a pod of a node that is a neighbour.
 #[inline(always)]
 pub(crate) fn neighbours(dst: &Addr) -> Option<&'static ClusterCidr> {
@@ -90,9 +111,14 @@ pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) 
     if packet.ttl <= 1 {
         return Verdict::drop(Outcome::NoRoute);
     }
+    if transport.hop.ifindex != 0 {
+        return go(frame, packet, &transport.hop, true).unwrap_or(Verdict::drop(Outcome::NoRoute));
+    }
     let Some(range) = neighbours(&transport.to.dst) else { return Verdict::drop(Outcome::NoRoute) };
-    if transport.hop == 0 {
-        flow::set_hop(&transport.key, range.via, range.ifindex);
+    let mut hop = Hop::NONE;
+    find_neighbour(frame, packet, range, &mut hop);
+    if hop.ifindex != 0 {
+        flow::set_hop(&transport.key, &hop);
     }
     packet.decrement_ttl(frame);
     frame.forget_origin();
@@ -103,23 +129,44 @@ pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) 
 
 /// Out of the cluster. The program of the uplink masquerades.
 #[inline(always)]
-pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
+pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network, hop: &Hop) -> Verdict {
     if !is_simple(frame, packet, network) {
         return Verdict::STACK;
+    }
+    if hop.ifindex != 0 {
+        return go(frame, packet, hop, false).unwrap_or(Verdict::STACK);
     }
     by_route(frame, packet, packet.src, packet.dst, None).or(Verdict::STACK)
 }
 
-/// Where a flow's packets went last, or else to where the routes lead; undecided when they lead nowhere, or here.
-#[inline(never)]
-pub(crate) fn by_flow(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Verdict {
-    if transport.hop == 0 || packet.ttl <= 1 {
-        return by_route(frame, packet, transport.to.src, transport.to.dst, Some(&transport.key));
+/// On the way that is known; undecided: there is none, or the packet is not one for it.
+#[inline(always)]
+pub(crate) fn by_hop(frame: &Frame<'_>, packet: &Packet, mtu: u32, hop: &Hop) -> Verdict {
+    if hop.ifindex == 0 || packet.ttl <= 1 || !packet.is_plain() || !frame.fits(packet.header, mtu) {
+        return Verdict::UNDECIDED;
     }
+    go(frame, packet, hop, true).unwrap_or(Verdict::UNDECIDED)
+}
+
+/// Sends a packet on that may go on; `None`: its Ethernet header is not there. `done`: the program of the uplink leaves it
+/// alone.
+#[inline(always)]
+pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop, done: bool) -> Option<Verdict> {
+    let macs = frame.at::<[[u8; 6]; 2]>(0)?;
+    // SAFETY: `at` has checked the bounds.
+    unsafe { *macs = hop.macs }
     packet.decrement_ttl(frame);
     frame.forget_origin();
     count(Outcome::Forwarded as u32);
-    neighbour(transport.via, transport.hop)
+    if hop.flags & Hop::POD != 0 {
+        // SAFETY: the helper takes plain values.
+        return Some(Verdict::redirect(unsafe { bpf_redirect_peer(hop.ifindex, 0) }));
+    }
+    if done {
+        frame.mark_done();
+    }
+    // SAFETY: as above.
+    Some(Verdict::redirect(unsafe { bpf_redirect(hop.ifindex, 0) }))
 }
 
 /// Whether the kernel's routes say that nobody has the address.
@@ -139,20 +186,53 @@ fn ask(frame: &Frame<'_>, question: &mut bpf_fib_lookup) -> u32 {
 
 /// To where the kernel's routes lead, which the flow of this key then remembers; undecided when they lead nowhere, or here.
 #[inline(never)]
-fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Option<&FlowKey>) -> Verdict {
+pub(crate) fn by_route(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    src: Addr,
+    dst: Addr,
+    flow: Option<&FlowKey>,
+) -> Verdict {
     if packet.ttl <= 1 {
         return Verdict::UNDECIDED;
     }
-    let mut question = question(frame.ifindex(), packet.proto, src, dst);
+    let Some(next) = route(frame, packet.proto, src, dst) else { return Verdict::UNDECIDED };
+    packet.decrement_ttl(frame);
+    frame.forget_origin();
+    if let Some(key) = flow
+        && next.is_known()
+    {
+        flow::set_hop(key, &next.hop);
+    }
+    count(Outcome::Forwarded as u32);
+    neighbour(next.via, next.hop.ifindex)
+}
+
+/// What the kernel's routes say.
+struct Next {
+    /// The next hop. Of an IPv4 route it may be an IPv6 address.
+    via: Addr,
+    hop: Hop,
+}
+
+impl Next {
+    /// Whether the kernel knows its MAC address, so that packets can go there without a look at the neighbours.
+    #[inline(always)]
+    fn is_known(&self) -> bool {
+        self.hop.macs[0] != [0; 6] && self.hop.macs[1] != [0; 6]
+    }
+}
+
+/// Asks the kernel's routes; `None` when they lead nowhere, or here.
+#[inline(always)]
+fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<Next> {
+    let mut question = question(frame.ifindex(), proto, src, dst);
     let answer = ask(frame, &mut question);
     // Without an entry for the neighbour the redirect asks for it.
     if answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH {
-        return Verdict::UNDECIDED;
+        return None;
     }
-    packet.decrement_ttl(frame);
-    frame.forget_origin();
-    // The answer's family is the next hop's, which of an IPv4 route may be an IPv6 address.
-    // SAFETY: the helper has filled the address of that family.
+    // SAFETY: the helper has filled the address of the family that it names.
     let via = unsafe {
         if question.family == AF_INET {
             Addr::from_v4_word(question.__bindgen_anon_4.ipv4_dst)
@@ -160,11 +240,9 @@ fn by_route(frame: &Frame<'_>, packet: &Packet, src: Addr, dst: Addr, flow: Opti
             Addr::from_words(question.__bindgen_anon_4.ipv6_dst)
         }
     };
-    if let Some(key) = flow {
-        flow::set_hop(key, via, question.ifindex);
-    }
-    count(Outcome::Forwarded as u32);
-    neighbour(via, question.ifindex)
+    // Older kernels leave the MAC addresses as they were where there is no entry, and those of a new one are zero.
+    let macs = [question.dmac, question.smac];
+    Some(Next { via, hop: Hop { ifindex: question.ifindex, flags: 0, macs } })
 }
 
 /// What the kernel's routes are asked.

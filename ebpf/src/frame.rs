@@ -342,9 +342,16 @@ impl Headers for Frame<'_> {
 
     #[inline(always)]
     fn address_changed(&self, sum: Checksum, old: &Addr, new: &Addr) {
-        if sum.0 & Checksum::PSEUDO != 0 {
-            self.sixteen_changed(sum, old, new, u64::from(BPF_F_PSEUDO_HDR));
+        let pseudo = u64::from(BPF_F_PSEUDO_HDR);
+        if sum.0 & Checksum::PSEUDO == 0 {
+            return;
         }
+        if !new.is_v4() {
+            return self.sixteen_changed(sum, old, new, pseudo);
+        }
+        let (old, new) = (u64::from(old.words()[3]), u64::from(new.words()[3]));
+        // SAFETY: as in `sixteen_changed`.
+        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), old, new, sum.flags() | pseudo | 4) };
     }
 
     #[inline(always)]

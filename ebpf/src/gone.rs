@@ -9,7 +9,7 @@ use crate::network::Pod;
 use crate::packet::{self, Packet};
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{flow, forward, network, peer, refuse, service};
+use crate::{flow, forward, network, peer, service};
 
 /// Whether the frame may be a datagram to a backend that has left since its socket wrote last. Costs what has no such
 /// socket a few compares.
@@ -93,7 +93,7 @@ pub(crate) fn address(frame: &Frame<'_>, packet: &Packet, network: &Network) -> 
     if transport.is_first || !forward::is_unreachable(frame, packet, &packet.dst) {
         return Verdict::STACK;
     }
-    refuse::refuse(frame, packet, transport, Verdict::drop(Outcome::NoPod))
+    Verdict::drop(Outcome::NoPod)
 }
 
 /// A packet of a flow to an address of this node's pods that none of them has: the next datagram begins a flow anew.
@@ -115,5 +115,5 @@ pub(crate) fn backend(
     if network.flags & NetworkFlags::RESET == 0 || transport.is_first {
         return Verdict::UNDECIDED;
     }
-    refuse::refuse(frame, packet, transport, Verdict::drop(Outcome::NoPod))
+    Verdict::drop(Outcome::NoPod)
 }

@@ -25,6 +25,7 @@ mod peer;
 mod pod;
 mod refuse;
 mod repeat;
+mod route_cache;
 mod service;
 mod snat;
 mod sock_addr;

@@ -4,9 +4,10 @@ use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
-use portolan_abi::{Addr, ClusterCidr, Network, NodeAddrFlags, PodEntry, PodFlags, PodState, Uplink};
+use portolan_abi::{Addr, ClusterCidr, Hop, Network, NodeAddrFlags, PodEntry, PodFlags, PodState, Uplink};
 
 use crate::frame::{Frame, Headers as _};
+use crate::route_cache;
 
 /// The daemon sets the size.
 #[map]
@@ -106,6 +107,12 @@ impl Pod {
         unsafe { [(*self.entry).pod_mac, (*self.entry).host_mac] }
     }
 
+    /// The way to it.
+    #[inline(always)]
+    pub(crate) fn hop(&self) -> Hop {
+        Hop { ifindex: self.ifindex(), flags: Hop::POD, macs: self.macs() }
+    }
+
     /// Whether some of its flows are translated.
     #[inline(always)]
     pub(crate) fn is_translated(&self) -> bool {
@@ -113,10 +120,14 @@ impl Pod {
         unsafe { (*self.entry).flags & PodFlags::TRANSLATED != 0 }
     }
 
-    /// From now on some of its flows are translated.
-    #[inline(always)]
-    pub(crate) fn set_translated(&self) {
-        // SAFETY: as in `at`; nobody writes another bit.
-        unsafe { (*self.entry).flags |= PodFlags::TRANSLATED }
+    /// From now on some of its flows are translated. Returns a number because the verifier wants a function to.
+    #[inline(never)]
+    pub(crate) fn set_translated(&self) -> u32 {
+        if !self.is_translated() {
+            // SAFETY: as in `at`; nobody writes another bit.
+            unsafe { (*self.entry).flags |= PodFlags::TRANSLATED }
+            route_cache::forget();
+        }
+        0
     }
 }

@@ -1,6 +1,6 @@
 //! What a frame holds: addresses, ports, and where they are.
 
-use portolan_abi::{Addr, Port};
+use portolan_abi::{Addr, Network, Port};
 
 use crate::frame::{Headers, L3};
 
@@ -8,6 +8,7 @@ const ETH_IPV4: u16 = 0x0800_u16.to_be();
 const ETH_IPV6: u16 = 0x86dd_u16.to_be();
 
 pub(crate) const IPPROTO_ICMP: u8 = 1;
+const IPPROTO_TCP: u8 = 6;
 pub(crate) const IPPROTO_ICMPV6: u8 = 58;
 /// IPv6 extension headers that have a length in their second byte (RFC 8200): hop-by-hop, routing, destination options.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
@@ -79,33 +80,16 @@ pub(crate) fn parse(frame: &impl Headers) -> Option<Packet> {
             frame.pull(L3 + size_of::<Ipv4>());
             // SAFETY: `at` has checked the bounds; packets need no alignment here, as the verifier knows the machine.
             let ip = unsafe { &*frame.at::<Ipv4>(L3)? };
-            let header = ((ip.version_ihl & 15) as usize) * 4;
-            (ip.version_ihl >> 4 == 4 && header >= size_of::<Ipv4>()).then_some(Packet {
-                src: Addr::from_v4_word(ip.src),
-                dst: Addr::from_v4_word(ip.dst),
-                proto: ip.proto,
-                ttl: ip.ttl,
-                header,
-                len: usize::from(u16::from_be(ip.len)),
-            })
+            let packet = ip.packet();
+            (ip.version_ihl >> 4 == 4 && packet.header >= size_of::<Ipv4>()).then_some(packet)
         }
         ETH_IPV6 => {
             frame.pull(L3 + size_of::<Ipv6>());
             // SAFETY: as above.
             let ip = unsafe { &*frame.at::<Ipv6>(L3)? };
-            let (src, dst) = (Addr::from_words(ip.src), Addr::from_words(ip.dst));
+            let packet = ip.packet();
             // IPv4-mapped addresses stand for IPv4 here, and are never on the wire.
-            (ip.version[0] >> 4 == 6 && !src.is_v4() && !dst.is_v4()).then_some(Packet {
-                src,
-                dst,
-                proto: ip.next,
-                ttl: ip.hops,
-                header: size_of::<Ipv6>(),
-                len: match u16::from_be(ip.len) {
-                    0 => 0,
-                    len => size_of::<Ipv6>() + usize::from(len),
-                },
-            })
+            (ip.version[0] >> 4 == 6 && !packet.src.is_v4() && !packet.dst.is_v4()).then_some(packet)
         }
         _ => None,
     }
@@ -141,11 +125,84 @@ pub(crate) fn may_be_datagram(frame: &impl Headers) -> bool {
     frame.at::<u8>(L3 + place).is_some_and(|proto| matches!(unsafe { *proto }, 17 | FRAGMENT))
 }
 
+/// Whether it is addressed to the node, by the address that other nodes know; by nothing but loads.
+#[inline(always)]
+pub(crate) fn is_for(frame: &impl Headers, network: &Network) -> bool {
+    match frame.protocol() {
+        // SAFETY: `at` has checked the bounds.
+        ETH_IPV4 => frame.at::<Ipv4>(L3).is_some_and(|ip| unsafe { (*ip).dst } == network.node_v4.words()[3]),
+        ETH_IPV6 => {
+            // SAFETY: as above.
+            let dst = frame.at::<Ipv6>(L3).map(|ip| Addr::from_words(unsafe { (*ip).dst }));
+            dst.is_some_and(|dst| dst.same(network.node_v6))
+        }
+        _ => false,
+    }
+}
+
+/// The network header of a TCP segment that has nothing unusual, by nothing but loads; `None`: it has, or it is something
+/// else.
+#[inline(always)]
+pub(crate) fn plain_tcp(frame: &impl Headers) -> Option<Packet> {
+    match frame.protocol() {
+        ETH_IPV4 => {
+            // SAFETY: `at` has checked the bounds.
+            let ip = unsafe { &*frame.at::<Ipv4>(L3)? };
+            (ip.version_ihl == 0x45 && ip.proto == IPPROTO_TCP).then(|| ip.packet())
+        }
+        ETH_IPV6 => {
+            // SAFETY: as above.
+            let ip = unsafe { &*frame.at::<Ipv6>(L3)? };
+            let packet = ip.packet();
+            let mapped = packet.src.is_v4() || packet.dst.is_v4();
+            (ip.version[0] >> 4 == 6 && packet.is_tcp() && !mapped).then_some(packet)
+        }
+        _ => None,
+    }
+}
+
+impl Ipv4 {
+    #[inline(always)]
+    fn packet(&self) -> Packet {
+        Packet {
+            src: Addr::from_v4_word(self.src),
+            dst: Addr::from_v4_word(self.dst),
+            proto: self.proto,
+            ttl: self.ttl,
+            header: ((self.version_ihl & 15) as usize) * 4,
+            len: usize::from(u16::from_be(self.len)),
+        }
+    }
+}
+
+impl Ipv6 {
+    #[inline(always)]
+    fn packet(&self) -> Packet {
+        Packet {
+            src: Addr::from_words(self.src),
+            dst: Addr::from_words(self.dst),
+            proto: self.next,
+            ttl: self.hops,
+            header: size_of::<Self>(),
+            len: match u16::from_be(self.len) {
+                0 => 0,
+                len => size_of::<Self>() + usize::from(len),
+            },
+        }
+    }
+}
+
 impl Packet {
     /// Whether the network header has nothing but what it must have.
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
         self.src.is_v4() == (self.header == size_of::<Ipv4>())
+    }
+
+    /// Whether it is TCP, without anything before its header.
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.proto == IPPROTO_TCP
     }
 
     /// Whether it is UDP.

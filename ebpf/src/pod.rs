@@ -1,10 +1,11 @@
 //! What pods send and receive, on the host side of their veths.
 
-use portolan_abi::{Addr, Network, NodeAddrFlags, Outcome};
+use portolan_abi::{Addr, ClusterCidr, Hop, Network, NodeAddrFlags, Outcome};
 
 use crate::frame::{Frame, Headers as _, L3};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
+use crate::route_cache::{self, Route};
 use crate::translate::{self, Client, Sender};
 use crate::verdict::Verdict;
 use crate::{forward, gone, refuse, transport, uplink};
@@ -13,39 +14,106 @@ const ETH_ARP: u16 = 0x0806_u16.to_be();
 /// Where an ARP message has the address of its sender (RFC 826).
 const ARP_SENDER: usize = 14;
 
-/// A pod has sent it. The order of the questions: is it the pod's own; is it for a pod, which is most of it and costs
-/// one more lookup; is it for a Service; does it leave the cluster.
+/// A pod has sent it. The order of the questions: is it remembered where it goes; is it the pod's own; is it for a pod,
+/// which is most of it and costs one more lookup; is it for a Service; does it leave the cluster.
 #[inline(always)]
 pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
+    let verdict = route_cache::follow(frame, true);
+    if verdict != Verdict::UNDECIDED {
+        return verdict;
+    }
     let Some(network) = network::get() else { return Verdict::STACK };
     let Some(packet) = packet::parse(frame) else { return not_ip(frame) };
+    let now = route_cache::now();
     if frame.has_vlan_tag() {
         return Verdict::drop(Outcome::BadFrame);
     }
+    let moves = gone::moves(frame, &packet);
+    let route = match route_cache::outside(frame, &packet) {
+        Some(route) => Some(route),
+        None => match inside(frame, &packet, network, now, moves) {
+            Verdict::KNOWN => None,
+            Verdict::UNDECIDED if moves => route_cache::once(0),
+            Verdict::UNDECIDED => find_outside(frame, &packet, now),
+            verdict => return refuse::refuse(frame, &packet, verdict),
+        },
+    };
+    let mut verdict = route.map_or(Verdict::KNOWN, |route| elsewhere(frame, &packet, network, route, moves));
+    if verdict == Verdict::KNOWN {
+        let Some(transport) = transport::get() else { return Verdict::STACK };
+        verdict = translate::deliver(frame, &packet, transport, network);
+    }
+    refuse::refuse(frame, &packet, verdict)
+}
+
+/// Whether the source is the pod's own, and where it goes when that is a pod, or that its flow is known; undecided: it is no
+/// pod, or `moves` on from one.
+#[inline(never)]
+fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32, moves: bool) -> Verdict {
     let Some(source) = Pod::at(&packet.src).filter(|pod| pod.ifindex() == frame.ifindex()) else {
-        return stranger(frame, &packet);
+        return stranger(frame, packet);
     };
     if !source.sends_as(frame) {
         return Verdict::drop(Outcome::SpoofedSource);
     }
-    let moves = gone::moves(frame, &packet);
-    if !moves && network.is_pod(packet.dst) {
-        let Some(target) = Pod::at(&packet.dst) else { return gone::address(frame, &packet, network) };
-        if (source.is_translated() || target.is_translated())
-            && let Some(verdict) = known(frame, &packet, network)
-        {
-            return verdict;
+    if moves {
+        return Verdict::UNDECIDED;
+    }
+    let target = if network.is_pod(packet.dst) {
+        let Some(pod) = Pod::at(&packet.dst) else { return gone::address(frame, packet, network) };
+        Target::Pod(pod)
+    } else if let Some(range) = network::inside(&packet.dst).filter(|range| !range.via.is_any()) {
+        Target::Node(range)
+    } else {
+        return Verdict::UNDECIDED;
+    };
+    if source.is_translated() || target.is_translated() {
+        if known(frame, packet) {
+            return Verdict::KNOWN;
         }
-        return forward::to_pod(frame, &packet, network, &target, false);
-    }
-    let range = network::inside(&packet.dst).filter(|range| !moves && !range.via.is_any());
-    let Some(range) = range else { return elsewhere(frame, &packet, network, &source, moves) };
-    if source.is_translated()
-        && let Some(verdict) = known(frame, &packet, network)
+    } else if packet.is_tcp()
+        && let Some(place) = route_cache::place(packet, now)
     {
-        return verdict;
+        match &target {
+            Target::Pod(pod) => place.hop = pod.hop(),
+            Target::Node(range) => forward::find_neighbour(frame, packet, range, &mut place.hop),
+        }
+        place.fill(frame, packet, network, now);
     }
-    forward::to_node(frame, &packet, network, range)
+    match target {
+        Target::Pod(pod) => forward::to_pod(frame, packet, network, &pod, false),
+        Target::Node(range) => forward::to_node(frame, packet, network, range),
+    }
+}
+
+/// A pod of the cluster: one of this node, or the range of another one's.
+enum Target {
+    Pod(Pod),
+    Node(&'static ClusterCidr),
+}
+
+impl Target {
+    #[inline(always)]
+    fn is_translated(&self) -> bool {
+        matches!(self, Self::Pod(pod) if pod.is_translated())
+    }
+}
+
+/// What there is to know of a destination that is no pod of the cluster, which is remembered then. This packet itself goes the
+/// long way, by which the kernel keeps its entry for the neighbour in use.
+#[inline(never)]
+fn find_outside(frame: &Frame<'_>, packet: &Packet, now: u32) -> Option<&'static Route> {
+    let flags = network::node_addr(&packet.dst).unwrap_or(0);
+    if let Some(place) = route_cache::place(packet, now) {
+        let is_at_home = flags & NodeAddrFlags::OWN != 0;
+        if !is_at_home && packet.is_routable() {
+            forward::find_hop(frame, packet, &packet.dst, &mut place.hop);
+        }
+        if is_at_home || place.hop.ifindex != 0 {
+            place.fill_outside(frame, packet, flags, now);
+        }
+    }
+    route_cache::once(flags)
 }
 
 /// Neither IPv4 nor IPv6, or not even that. Of ARP, the host remembers the sender: it has to be the pod itself, or nobody,
@@ -76,53 +144,53 @@ fn stranger(frame: &Frame<'_>, packet: &Packet) -> Verdict {
     }
 }
 
-/// A packet between pods, one of which has flows that are translated; `None` when this is none of them, or may go no
-/// further, which the stack tells its sender.
-#[inline(always)]
-fn known(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Option<Verdict> {
-    if packet.ttl <= 1 {
-        return None;
-    }
-    let transport = transport::parse(frame, packet)?;
-    translate::known(transport).then(|| translate::deliver(frame, packet, transport, network))
+/// Whether a packet between pods, one of which has flows that are translated, is of one of these. What may go no further is
+/// not: the stack tells its sender.
+#[inline(never)]
+fn known(frame: &Frame<'_>, packet: &Packet) -> bool {
+    packet.ttl > 1 && transport::parse(frame, packet).is_some_and(translate::known)
 }
 
-/// Not to a pod, or `moves`: to one that does not serve any more.
+/// Not to a pod, or `moves`: to one that does not serve any more. Known when its flow is there now.
 #[inline(always)]
-fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, source: &Pod, moves: bool) -> Verdict {
+fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, route: &Route, moves: bool) -> Verdict {
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::drop(Outcome::Malformed) };
     if transport.is_router_message(frame) {
         return Verdict::drop(Outcome::RouterMessage);
     }
-    if moves {
+    let flags = if moves {
         gone::ask(frame, transport);
-    }
-    let node = network::node_addr(&transport.asked.addr);
-    let has = |flag| node.is_some_and(|flags| flags & flag != 0);
+        network::node_addr(&transport.asked.addr).unwrap_or(0)
+    } else {
+        route.flags
+    };
+    let has = |flag| flags & flag != 0;
     let (has_node_ports, is_at_home) = (has(NodeAddrFlags::NODE), has(NodeAddrFlags::OWN));
     // The stack tells the pod that it may go no further.
     if packet.ttl <= 1 && !is_at_home {
         return Verdict::STACK;
     }
     if translate::known(transport) {
-        let verdict = translate::deliver(frame, packet, transport, network);
-        return refuse::refuse(frame, packet, transport, verdict);
+        return Verdict::KNOWN;
     }
     // An error begins nothing, whoever it goes to.
-    let asked = if transport.quoted == 0 {
-        translate::to_service(transport, Client { sender: Sender::Pod, has_node_ports, is_at_home })
-    } else {
-        Verdict::STACK
-    };
+    let client = Client { sender: Sender::Pod, has_node_ports, is_at_home };
+    let asked = if transport.quoted == 0 { translate::to_service(transport, client) } else { Verdict::STACK };
     match asked {
         Verdict::UNDECIDED => {
-            source.set_translated();
-            let verdict = translate::begin(frame, packet, transport, network);
-            refuse::refuse(frame, packet, transport, verdict)
+            if let Some(source) = Pod::at(&packet.src) {
+                source.set_translated();
+            }
+            match translate::begin(frame, transport) {
+                Verdict::UNDECIDED => Verdict::KNOWN,
+                verdict => verdict,
+            }
         }
         // Out of the cluster, where the program of the uplink masquerades, or to another node.
-        Verdict::STACK if !is_at_home && packet.is_routable() => forward::outside(frame, packet, network),
-        verdict => refuse::refuse(frame, packet, transport, verdict),
+        Verdict::STACK if !is_at_home && packet.is_routable() => {
+            forward::outside(frame, packet, network, &route.hop)
+        }
+        verdict => verdict,
     }
 }
 

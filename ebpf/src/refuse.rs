@@ -9,7 +9,7 @@ use crate::counters::count;
 use crate::frame::{Frame, Headers as _, L3};
 use crate::monitor;
 use crate::packet::Packet;
-use crate::transport::Transport;
+use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
 
 /// Bytes of a transport header that an error quotes (RFC 792).
@@ -72,9 +72,17 @@ impl Error {
     }
 }
 
-/// Answers the packet where its outcome is a refusal; everything else stays dropped.
+/// Answers a packet that was parsed where its outcome is a refusal; everything else stays as it is.
+#[inline(always)]
+pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, verdict: Verdict) -> Verdict {
+    match transport::get() {
+        Some(transport) if verdict.is_drop() => answer(frame, packet, transport, verdict),
+        _ => verdict,
+    }
+}
+
 #[inline(never)]
-pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Verdict) -> Verdict {
+fn answer(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Verdict) -> Verdict {
     let expired = verdict == Verdict::drop(Outcome::TtlExpired);
     let refused =
         [Outcome::NoEndpoints, Outcome::UnknownPort, Outcome::NoPod].map(Verdict::drop).contains(&verdict);

@@ -48,7 +48,7 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
             return false;
         }
     }
-    let (seal, flags, via, hop) = (flow.seal, flow.flags, flow.via, flow.hop);
+    let (seal, flags, hop) = (flow.seal, flow.flags, flow.hop);
     let is_checked = flags & FlowFlags::REPLY != 0
         || transport.key.proto != Proto::UDP
         || flow.service == 0
@@ -69,7 +69,7 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
         transport.is_direct = false;
         return false;
     }
-    (transport.via, transport.hop) = (via, hop);
+    transport.hop = hop;
     true
 }
 
@@ -224,27 +224,19 @@ pub(crate) fn goes_direct(transport: &mut Transport) -> bool {
     true
 }
 
-/// The first packet of a flow to a Service: makes the flow and sends it on.
+/// The first packet of a flow to a Service: makes the flow; undecided when it is there.
 #[inline(always)]
-pub(crate) fn begin(
-    frame: &Frame<'_>,
-    packet: &Packet,
-    transport: &mut Transport,
-    network: &Network,
-) -> Verdict {
-    match remember(frame, transport) {
-        Verdict::UNDECIDED => {
-            // Its answers go to a pod of another node, which without this would need no look at the flows.
-            if transport.is_near
-                && network::inside(&transport.key.src).is_some()
-                && let Some(pod) = Pod::at(&transport.to.dst)
-            {
-                pod.set_translated();
-            }
-            deliver(frame, packet, transport, network)
-        }
-        verdict => verdict,
+pub(crate) fn begin(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
+    let verdict = remember(frame, transport);
+    // Its answers go to a pod of another node, which without this would need no look at the flows.
+    if verdict == Verdict::UNDECIDED
+        && transport.is_near
+        && network::inside(&transport.key.src).is_some()
+        && let Some(pod) = Pod::at(&transport.to.dst)
+    {
+        pod.set_translated();
     }
+    verdict
 }
 
 /// Makes a flow that translates nothing. Without room for it the packet goes on all the same.
@@ -272,12 +264,19 @@ pub(crate) fn deliver(
 /// Sends a rewritten packet where it now goes.
 #[inline(never)]
 fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Network) -> Verdict {
+    let verdict = forward::by_hop(frame, packet, network.mtu, &transport.hop);
+    if verdict != Verdict::UNDECIDED {
+        return verdict;
+    }
     let to = &transport.to;
     // The stack takes no packet from outside with an address of its own (net/ipv4/fib_frontend.c, `fib_validate_source`).
     let must = is_ours(network, to.src);
     let unsent = if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK };
     if network.is_pod(to.dst) {
         if let Some(pod) = Pod::at(&to.dst) {
+            if network.flags & NetworkFlags::FORWARD != 0 {
+                flow::set_hop(&transport.key, &pod.hop());
+            }
             return forward::to_pod(frame, packet, network, &pod, must);
         }
         return gone::backend(frame, packet, transport, network).or(unsent);
@@ -285,7 +284,7 @@ fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Net
     if network::is_own(&to.dst) {
         return Verdict::STACK;
     }
-    let verdict = forward::by_flow(frame, packet, transport);
+    let verdict = forward::by_route(frame, packet, to.src, to.dst, Some(&transport.key));
     frame.mark_done();
     verdict.or(unsent)
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portolan_abi::{Addr, FlowKey, FlowState, FrontendKey, Port, Proto};
+use portolan_abi::{Addr, FlowKey, FlowState, FrontendKey, Hop, Port, Proto};
 
 use crate::fragment::{self, Fragment, Part, PartKey};
 use crate::frame::{Checksum, Frame, Headers, L3};
@@ -60,9 +60,8 @@ pub(crate) struct Transport {
     pub(crate) slot: u32,
     /// Answers to its sender come by here, whatever its source address is.
     pub(crate) is_near: bool,
-    /// The flow's next hop and the interface that leads there; 0: the routes are to be asked.
-    pub(crate) via: Addr,
-    pub(crate) hop: u32,
+    /// Where the flow's packets went last.
+    pub(crate) hop: Hop,
     /// It goes to another node as it is; `to` only says to which backend.
     pub(crate) is_direct: bool,
     /// How many hops it has left.
@@ -251,7 +250,7 @@ impl Transport {
         self.state = FlowState::SEEN;
         self.is_first = part != Part::Later;
         self.service = 0;
-        self.hop = 0;
+        self.hop.ifindex = 0;
         self.is_direct = false;
         self.ttl = packet.ttl;
         self.quoted = 0;

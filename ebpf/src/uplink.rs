@@ -8,56 +8,78 @@ use crate::packet::{self, Packet};
 use crate::translate::{self, Client, Sender};
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{flow, forward, gone, icmp_error, refuse, service};
+use crate::{flow, forward, gone, icmp_error, refuse, route_cache, service};
 
 /// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
 #[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
+    // No route is remembered to the node itself, whose traffic is spared the look.
+    if !packet::is_for(frame, network) {
+        let verdict = route_cache::follow(frame, false);
+        if verdict != Verdict::UNDECIDED {
+            return verdict;
+        }
+    }
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
+    let verdict = arrived(frame, &packet, network);
+    refuse::refuse(frame, &packet, verdict)
+}
+
+/// It arrives, and nothing is remembered of where it goes.
+#[inline(always)]
+fn arrived(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
+    let now = route_cache::now();
     if network.is_pod(packet.src) {
         return Verdict::drop(Outcome::SpoofedSource);
     }
     if network.is_pod(packet.dst) {
-        let Some(pod) = Pod::at(&packet.dst) else { return gone::address(frame, &packet, network) };
+        let Some(pod) = Pod::at(&packet.dst) else { return gone::address(frame, packet, network) };
         // Left to the stack: what nobody can have sent.
         if !packet.has_sender() || network.node(packet.src).same(packet.src) {
             return Verdict::STACK;
         }
         if pod.is_translated() {
-            match parse(frame, &packet) {
+            match parse(frame, packet) {
                 Ok(transport) => {
                     if translate::known(transport) {
-                        let verdict = translate::deliver(frame, &packet, transport, network);
-                        return refuse::refuse(frame, &packet, transport, verdict);
+                        return translate::deliver(frame, packet, transport, network);
                     }
                 }
                 Err(Verdict::STACK) => {}
                 Err(verdict) => return verdict,
             }
+        } else if packet.is_tcp()
+            && let Some(place) = route_cache::place(packet, now)
+        {
+            place.hop = pod.hop();
+            place.fill(frame, packet, network, now);
         }
         if packet.is_datagram() {
-            note_direct(frame, &packet);
+            note_direct(frame, packet);
         }
-        return forward::to_pod(frame, &packet, network, &pod, false);
+        return forward::to_pod(frame, packet, network, &pod, false);
     }
-    if is_the_nodes_own(frame, &packet, network) || !packet.is_routable() {
+    if is_the_nodes_own(frame, packet, network) || !packet.is_routable() {
         return Verdict::STACK;
     }
-    let transport = match parse(frame, &packet) {
+    let transport = match parse(frame, packet) {
         Ok(transport) => transport,
         Err(verdict) => return verdict,
     };
-    let flags = network::node_addr(&packet.dst).unwrap_or(0);
-    let verdict = if belongs(transport, flags) {
-        if transport.is_direct {
-            return forward::direct(frame, &packet, transport);
-        }
-        translate::deliver(frame, &packet, transport, network)
+    // Where a flow has the port it does not matter yet whose the address is.
+    let has_port = flow::has_port(transport.key.dst_port);
+    let flags = if has_port { None } else { Some(network::node_addr(&packet.dst).unwrap_or(0)) };
+    let verdict = if belongs(transport, flags.unwrap_or(0)) {
+        Verdict::UNDECIDED
     } else {
-        asked(frame, &packet, transport, network, flags)
+        asked(frame, packet, transport, network, flags)
     };
-    refuse::refuse(frame, &packet, transport, verdict)
+    match verdict {
+        Verdict::UNDECIDED if transport.is_direct => forward::direct(frame, packet, transport),
+        Verdict::UNDECIDED => translate::deliver(frame, packet, transport, network),
+        verdict => verdict,
+    }
 }
 
 /// Whether it belongs to a flow; `flags`: those of its destination, if that is a node's.
@@ -84,22 +106,23 @@ pub(crate) fn has_other_sender(packet: &Packet) -> bool {
     packet.has_sender() && !network::is_own(&packet.src)
 }
 
-/// It belongs to no flow: it may begin one.
+/// It belongs to no flow: it may begin one. Undecided when it does; `flags`: those of the address, if they are known.
 #[inline(always)]
 fn asked(
     frame: &Frame<'_>,
     packet: &Packet,
     transport: &mut Transport,
     network: &Network,
-    flags: u32,
+    flags: Option<u32>,
 ) -> Verdict {
     if transport.quoted != 0 {
         return Verdict::STACK;
     }
+    let flags = flags.unwrap_or_else(|| network::node_addr(&packet.dst).unwrap_or(0));
     match translate::to_service(transport, client(network, flags)) {
         Verdict::UNDECIDED if !has_other_sender(packet) => Verdict::drop(Outcome::SpoofedSource),
-        Verdict::UNDECIDED if translate::goes_direct(transport) => forward::direct(frame, packet, transport),
-        Verdict::UNDECIDED => translate::begin(frame, packet, transport, network),
+        Verdict::UNDECIDED if translate::goes_direct(transport) => Verdict::UNDECIDED,
+        Verdict::UNDECIDED => translate::begin(frame, transport),
         verdict => verdict,
     }
 }
@@ -186,11 +209,16 @@ pub(crate) fn host(frame: &Frame<'_>, packet: &Packet, network: &Network, moves:
     if verdict == Verdict::UNDECIDED {
         verdict = gone::rewrite(frame, transport, network);
         if verdict == Verdict::UNDECIDED {
-            verdict = forward::by_flow(frame, packet, transport).or(Verdict::drop(Outcome::NoRoute));
+            let to = &transport.to;
+            verdict = forward::by_hop(frame, packet, network.mtu, &transport.hop);
+            if verdict == Verdict::UNDECIDED {
+                verdict = forward::by_route(frame, packet, to.src, to.dst, Some(&transport.key));
+            }
+            verdict = verdict.or(Verdict::drop(Outcome::NoRoute));
             frame.mark_done();
         }
     }
-    refuse::refuse(frame, packet, transport, verdict)
+    refuse::refuse(frame, packet, verdict)
 }
 
 /// Undecided when there is a flow now.

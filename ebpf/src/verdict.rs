@@ -20,6 +20,8 @@ impl Verdict {
     pub(crate) const STACK: Self = Self(u32::MAX as u64);
     /// It ends here, and copies of it go on.
     pub(crate) const GONE: Self = Self(SHOT as u64);
+    /// Its flow is known, and it is still to be sent where that goes; never what a program returns.
+    pub(crate) const KNOWN: Self = Self(u64::MAX - 1);
     /// Not decided; never what a program returns.
     pub(crate) const UNDECIDED: Self = Self(u64::MAX);
 
@@ -53,6 +55,12 @@ impl Verdict {
         ((self.0 >> 32) as u32).wrapping_sub(1)
     }
 
+    /// What the program returns for what is not dropped.
+    #[inline(always)]
+    pub(crate) fn passed(self) -> i32 {
+        self.0 as u32 as i32
+    }
+
     /// What the program returns; counts what is dropped, and tells of it.
     #[inline(always)]
     pub(crate) fn action(self, frame: &Frame<'_>) -> i32 {
@@ -61,6 +69,6 @@ impl Verdict {
             count(outcome - 1);
             monitor::dropped(frame, outcome - 1);
         }
-        self.0 as u32 as i32
+        self.passed()
     }
 }

@@ -53,7 +53,7 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     }
     // Once a tick tc sends a packet of each flow: this keeps the kernel's entries for neighbours fresh, which what is sent from
     // here does not. It has forgotten the next hop then, and finds it anew.
-    if (known && transport.hop == 0) || network.is_pod(transport.to.dst) {
+    if (known && transport.hop.ifindex == 0) || network.is_pod(transport.to.dst) {
         return None;
     }
     let mut way = Way { ifindex: 0, macs: [[0; 6]; 2] };

@@ -82,7 +82,7 @@ fn round(seed: u64, model: &mut Model, programs: &mut Programs, tally: &mut Tall
             *tally.by_result.entry(format!("Xdp: {:?}", sent.counts)).or_default() += 1;
             continue;
         }
-        let Some(seen) = programs.run(place, &frame).with_context(what)? else { continue };
+        let Some(seen) = by_tc(place, &frame, model, programs).with_context(what)? else { continue };
         if let Err(why) = model.check(place, &frame, &seen) {
             bail!("{why}\n{}\nbecame\n{:02x?}", what(), seen.frame);
         }
@@ -98,6 +98,20 @@ fn round(seed: u64, model: &mut Model, programs: &mut Programs, tally: &mut Tall
     Ok(())
 }
 
+/// What tc makes of it. Where it goes to a neighbour, the first packet of a moment is addressed by the kernel and later ones by
+/// the program: they are shown like the first one.
+fn by_tc(place: Place, frame: &[u8], model: &Model, programs: &mut Programs) -> Result<Option<Seen>> {
+    let macs = [ELSEWHERE, model.world.uplink_mac].concat();
+    let mut seen = programs.run(place, frame)?;
+    if let Some(Seen { frame: sent, counts, .. }) = &mut seen
+        && counts.get(Outcome::Forwarded) != 0
+        && sent[..12] == macs
+    {
+        sent[..12].copy_from_slice(&frame[..12]);
+    }
+    Ok(seen)
+}
+
 /// What XDP sends is what the model says of tc, and what tc sends when it gets the same after it; and it is addressed.
 fn by_xdp(sent: &Seen, place: Place, frame: &[u8], model: &mut Model, programs: &mut Programs) -> Result<()> {
     let macs = [ELSEWHERE, model.world.uplink_mac].concat();
@@ -107,7 +121,7 @@ fn by_xdp(sent: &Seen, place: Place, frame: &[u8], model: &mut Model, programs: 
     if let Err(why) = model.check(place, frame, &seen) {
         bail!("By XDP: {why}\nit became\n{:02x?}", sent.frame);
     }
-    let by_tc = programs.run(place, frame)?.context("tc sees what XDP does")?;
+    let by_tc = by_tc(place, frame, model, programs)?.context("tc sees what XDP does")?;
     ensure!(
         by_tc.action == Action::Redirect && by_tc.counts == Counts::of(&[Outcome::Forwarded]),
         "XDP sends it, and tc: {:?} ({:?})",

@@ -1,6 +1,6 @@
 //! Flows: what is translated packet by packet, and where it goes.
 
-use crate::{Addr, Port, Proto};
+use crate::{Addr, Hop, Port, Proto};
 
 /// A packet's addresses and ports as they are on the wire; the key of `FLOWS`.
 ///
@@ -97,10 +97,8 @@ pub struct Flow {
     pub flags: u16,
     /// See [`Flow::seal_for`].
     pub seal: u32,
-    /// The next hop of the packets, as the kernel's routes had it in the tick of `seen`.
-    pub via: Addr,
-    /// The interface that leads there; 0: not known.
-    pub hop: u32,
+    /// Where packets went in the tick of `seen`.
+    pub hop: Hop,
     /// Of UDP, [`Settings::serving`](crate::Settings::serving) when the backend was last found to serve.
     pub checked: u32,
 }

@@ -43,6 +43,28 @@ pub struct Uplink {
 
 const _: () = assert!(size_of::<Uplink>() == 36);
 
+/// The way that packets take from here to a pod of this node or to a next hop, as it was found out for one of them.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Hop {
+    /// The interface; of a pod, the host side of its veth. 0: the way is not known.
+    pub ifindex: u32,
+    /// [`Hop::POD`] or nothing.
+    pub flags: u32,
+    /// Destination and source of the Ethernet header there.
+    pub macs: [[u8; 6]; 2],
+}
+
+const _: () = assert!(size_of::<Hop>() == 20);
+
+impl Hop {
+    /// It is a pod of this node: packets go on in its network namespace.
+    pub const POD: u32 = 1;
+    /// Not known.
+    pub const NONE: Self = Self { ifindex: 0, flags: 0, macs: [[0; 6]; 2] };
+}
+
 /// The flags in `NODE_ADDRS`: an address may be a Node object's, this machine's, or both.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeAddrFlags;
@@ -131,4 +153,4 @@ impl NetworkFlags {
     pub const RESET: u32 = 1 << 2;
 }
 
-crate::plain!(CidrKey, ClusterCidr, Uplink, Network);
+crate::plain!(CidrKey, ClusterCidr, Uplink, Hop, Network);

@@ -10,6 +10,7 @@
 
 pub(crate) mod cable;
 mod node;
+mod programs;
 mod rules;
 
 use std::process::{Command, Stdio};
@@ -22,10 +23,12 @@ use crate::daemon::settle;
 use crate::netns::{self, ip};
 use crate::serve;
 use node::{Carrier, Node};
+use programs::Runs;
 use rules::{Rules, Ruleset};
 
 const OUTSIDE: Place = Place { netns: "outside", cgroup: "/sys/fs/cgroup/outside" };
 const CLIENT: Place = Place { netns: "client", cgroup: "/sys/fs/cgroup/n1" };
+const NODE: &str = "172.20.0.11:7788";
 const REMOTE: &str = "10.244.2.20:7788";
 const CLUSTER_IP: &str = "10.96.1.0:80";
 const NODE_PORT_LOCAL: &str = "172.20.0.11:30001";
@@ -71,6 +74,7 @@ const BLOCKS: [(Carrier, &[Scenario]); 5] = [
             Scenario::new("forwarded", CLIENT, REMOTE, &[]),
             Scenario::new("cluster-ip", CLIENT, CLUSTER_IP, &[]),
             Scenario::new("forwarded-kubelet", CLIENT, REMOTE, KUBELET),
+            Scenario::new("node", OUTSIDE, NODE, &[]),
             Scenario::new("node-port-local", OUTSIDE, NODE_PORT_LOCAL, KUBELET),
             Scenario::new("node-port-remote", OUTSIDE, NODE_PORT_REMOTE, KUBELET),
         ],
@@ -87,6 +91,7 @@ const BLOCKS: [(Carrier, &[Scenario]); 5] = [
         Carrier::Nobody,
         &[
             Scenario::new("plain", CLIENT, REMOTE, &[]),
+            Scenario::new("node-plain", OUTSIDE, NODE, &[]),
             Scenario::new("plain-kubelet", CLIENT, REMOTE, KUBELET),
             Scenario::new("node-port-local-nftables", OUTSIDE, NODE_PORT_LOCAL, KUBE_PROXY),
             Scenario::new("node-port-remote-nftables", OUTSIDE, NODE_PORT_REMOTE, KUBE_PROXY),
@@ -94,8 +99,8 @@ const BLOCKS: [(Carrier, &[Scenario]); 5] = [
     ),
 ];
 
-/// Measures `blocks` times `rounds` rounds with each carrier.
-pub(crate) fn run(blocks: u32, rounds: u32) -> Result<()> {
+/// Measures `blocks` times `rounds` rounds with each carrier; only these scenarios, if any are named.
+pub(crate) fn run(blocks: u32, rounds: u32, only: &[&str]) -> Result<()> {
     network()?;
     let mut nodes =
         [Node::new("n1", "n2", &[("client", 10), ("local", 20)]), Node::new("n2", "n1", &[("remote", 20)])];
@@ -103,19 +108,26 @@ pub(crate) fn run(blocks: u32, rounds: u32) -> Result<()> {
         node.prepare()?;
     }
     std::fs::create_dir(OUTSIDE.cgroup)?;
-    let mut servers = [serve::start("local", "tcp")?, serve::start("remote", "tcp")?];
+    let mut servers =
+        [serve::start("local", "tcp")?, serve::start("remote", "tcp")?, serve::start("n1", "tcp")?];
     let mut rules = Rules::default();
     for block in 1..=blocks {
         for (carrier, scenarios) in BLOCKS {
+            let wanted = |it: &&Scenario| only.is_empty() || only.contains(&it.name);
+            let scenarios: Vec<_> = scenarios.iter().filter(wanted).copied().collect();
+            if scenarios.is_empty() {
+                continue;
+            }
             println!("block {block} {carrier}");
             cable::set_all(carrier.needs_whole_cables())?;
             for node in &mut nodes {
                 node.carry(carrier).with_context(|| format!("{}, {carrier}", node.name))?;
             }
             settle(SETTLED);
-            measure(scenarios, rounds, &mut rules)?;
+            measure(&scenarios, rounds, &mut rules)?;
             if block == blocks {
-                count_connections(scenarios, &mut rules)?;
+                count_connections(&scenarios, &mut rules)?;
+                count_instructions(&scenarios, &mut rules)?;
             }
             rules.load(&[])?;
         }
@@ -157,6 +169,29 @@ fn count_connections(scenarios: &[Scenario], rules: &mut Rules) -> Result<()> {
         ask::start(scenario.from, "crr", 10, scenario.to)?;
         for (node, before) in ["n1", "n2"].into_iter().zip(before) {
             println!("tracked {} {node} {}", scenario.name, tracked(node)?.saturating_sub(before));
+        }
+    }
+    Ok(())
+}
+
+/// What each packet program costs in each scenario, and how much of it the verifier has looked at.
+fn count_instructions(scenarios: &[Scenario], rules: &mut Rules) -> Result<()> {
+    for (name, count) in programs::verified()? {
+        println!("verified {name} {count}");
+    }
+    for scenario in scenarios {
+        rules.load(scenario.rules)?;
+        for (workload, count) in WORKLOADS {
+            programs::count(true)?;
+            let before = programs::runs()?;
+            ask::start(scenario.from, workload, count, scenario.to)?;
+            let after = programs::runs()?;
+            programs::count(false)?;
+            for (name, Runs { count, instructions }) in after {
+                let before = before.get(name).copied().unwrap_or_default();
+                let (count, instructions) = (count - before.count, instructions - before.instructions);
+                println!("program {} {workload} {name} {count} {instructions}", scenario.name);
+            }
         }
     }
     Ok(())

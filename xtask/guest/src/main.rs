@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! portolan-guest path ROUNDS SERVICE-ADDRESS     as process 1: prepare the machine, run the daemon, measure, power off
-//! portolan-guest forward BLOCKS ROUNDS      as process 1: the same with two nodes and their pods
+//! portolan-guest forward BLOCKS ROUNDS [SCENARIO …]   as process 1: the same with two nodes and their pods
 //! portolan-guest in NETNS PROGRAM …         run a program in a network namespace
 //! portolan-guest serve NETNS tcp|udp        echo single bytes on port 7788
 //! portolan-guest ask NETNS CGROUP WORKLOAD COUNT ADDRESS     print nanoseconds per transaction
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     if std::process::id() == 1 {
         return boot::run(|| match arguments.as_slice() {
             ["path", rounds, service] => plan::run(rounds.parse()?, service),
-            ["forward", blocks, rounds] => forward::run(blocks.parse()?, rounds.parse()?),
+            ["forward", blocks, rounds, only @ ..] => forward::run(blocks.parse()?, rounds.parse()?, only),
             other => bail!("expected what to measure, not {other:?}"),
         });
     }

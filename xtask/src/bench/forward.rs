@@ -2,6 +2,7 @@
 //! stack and through it, alone and with the rules of netfilter that nodes have. All in one guest.
 
 mod cluster;
+mod programs;
 mod table;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use super::manifests;
 use super::statistics::median;
 use crate::process::find;
 use crate::{build, setup, workspace};
+use programs::Programs;
 
 /// The rules of others, by their table.
 const RULES: [(&str, &str); 2] = [
@@ -50,6 +52,9 @@ pub(super) struct Args {
     /// Samples of each scenario in a block; the median of all blocks counts.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// Measure only these, such as `plain,forwarded`.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    scenarios: Vec<String>,
     /// Measure the portolan and portolan-cni of this folder, as they are, instead of those in target/dist.
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
@@ -81,12 +86,15 @@ pub(super) fn run(args: &Args) -> Result<()> {
     if args.programs.is_none() {
         args.options.build()?;
     }
-    let programs = args.programs.clone().unwrap_or_else(workspace::dist);
-    let image = image(&kernel, &programs)?;
+    let folder = args.programs.clone().unwrap_or_else(workspace::dist);
+    let image = image(&kernel, &folder)?;
     println!("Linux {}, {} blocks of {} rounds", kernel.version, args.blocks, args.rounds);
     let mut samples: BTreeMap<(String, String), Vec<f64>> = BTreeMap::new();
     let mut tracked = Vec::new();
-    let arguments = ["forward", &args.blocks.to_string(), &args.rounds.to_string()];
+    let mut programs = Programs::default();
+    let (blocks, rounds) = (args.blocks.to_string(), args.rounds.to_string());
+    let mut arguments = vec!["forward", &blocks, &rounds];
+    arguments.extend(args.scenarios.iter().map(String::as_str));
     guest::run(&kernel, &image, &arguments, |line| {
         // The first comes after what the firmware leaves on its line.
         if let Some((_, block)) = line.split_once("block ") {
@@ -96,6 +104,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             samples.entry((scenario.to_owned(), workload.to_owned())).or_default().push(value);
         }
         tracked.extend(connections(line));
+        programs.read(line);
     })?;
     std::fs::remove_file(&image)?;
     let medians = samples.into_iter().map(|((scenario, workload), values)| Measured {
@@ -106,8 +115,14 @@ pub(super) fn run(args: &Args) -> Result<()> {
     });
     let results: Vec<_> = medians.collect();
     println!("{}", table::render(&results, &tracked));
+    print!("{}", programs.render());
     args.options.write(&results)?;
-    args.options.judge(&table::broken_bounds(&results, &tracked))
+    if !args.scenarios.is_empty() {
+        // Bounds are on what was measured beside each other.
+        return Ok(());
+    }
+    let broken = [table::broken_bounds(&results, &tracked), programs.broken_bounds()].concat();
+    args.options.judge(&broken)
 }
 
 /// The first file system: our programs, `ip` and `nft`, modules, manifests and rules.

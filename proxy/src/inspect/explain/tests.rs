@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use clap::Parser;
 use portolan_abi::{
-    Addr, Affinity, Flow, FlowFlags, FlowKey, FlowState, NetworkFlags, PodFlags, Port, Proto, Table, TableRow,
+    Addr, Affinity, Flow, FlowFlags, FlowKey, FlowState, Hop, NetworkFlags, PodFlags, Port, Proto, Table,
+    TableRow,
 };
 
 use super::*;
@@ -55,8 +56,7 @@ fn add_flow(snapshot: &mut Snapshot, sent: FlowKey, given: FlowKey, state: u16) 
         slot: 0,
         state,
         flags,
-        via: Addr::ANY_V6,
-        hop: 0,
+        hop: Hop::NONE,
         checked: 0,
     };
     snapshot.flows.insert(sent, flow(sent, given, FlowFlags::DST_IS_NODE));

@@ -1,4 +1,4 @@
-use portolan_abi::{Addr, Attachment, Owner, PodEntry, PodState, Port};
+use portolan_abi::{Addr, Attachment, Hop, Owner, PodEntry, PodState, Port};
 use portolan_core::names::padded;
 
 use super::*;
@@ -32,8 +32,7 @@ fn entry(from: &FlowKey, to: &FlowKey, service: u32, flags: u16, state: u16) -> 
         state,
         flags,
         seal: Entry::seal_for(from, to),
-        via: Addr::ANY_V6,
-        hop: 0,
+        hop: Hop::NONE,
         checked: 0,
     }
 }

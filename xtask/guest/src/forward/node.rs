@@ -80,6 +80,11 @@ impl Node {
             }
             Carrier::Nobody if self.by_hand => Ok(()),
             Carrier::Nobody => {
+                // What attaches the pods is in what a daemon has written.
+                if self.config.is_none() {
+                    self.start("kernel", "off")?;
+                    self.daemon.take().map_or(Ok(()), Daemon::stop)?;
+                }
                 self.cleanup()?;
                 self.prepare()?;
                 self.attach()?;

@@ -17,15 +17,17 @@ const fn bound(scenario: &'static str, base: &'static str, most: Option<[f64; 2]
 }
 
 /// In the order in which they are shown.
-const BOUNDS: [Bound; 14] = [
-    bound("plain", "routed", None),
-    bound("routed", "routed", None),
+const BOUNDS: [Bound; 16] = [
+    bound("plain", "plain", None),
+    bound("routed", "plain", None),
     bound(AGAIN, "routed", Some([1.01, 1.005])),
-    bound("forwarded", "routed", Some([0.88, 0.86])),
+    bound("forwarded", "plain", Some([0.88, 0.86])),
     bound("cluster-ip", "forwarded", Some([1.015, 1.015])),
-    bound("plain-kubelet", "routed-kubelet", None),
-    bound("routed-kubelet", "routed-kubelet", None),
-    bound("forwarded-kubelet", "routed-kubelet", Some([0.77, 0.76])),
+    bound("plain-kubelet", "plain-kubelet", None),
+    bound("routed-kubelet", "plain-kubelet", None),
+    bound("forwarded-kubelet", "plain-kubelet", Some([0.77, 0.76])),
+    bound("node-plain", "node-plain", None),
+    bound("node", "node-plain", None),
     bound("node-port-local", "node-port-local-nftables", Some([0.75, 0.75])),
     bound("node-port-local-nftables", "node-port-local-nftables", None),
     bound("node-port-remote", "node-port-remote-nftables", Some([0.75, 0.75])),
@@ -48,8 +50,8 @@ fn instructions(results: &[Measured], scenario: &str, workload: &str) -> Option<
 
 pub(super) fn render(results: &[Measured], tracked: &[Tracked]) -> String {
     let mut text = format!(
-        "{:<10}{:<27}{:>14}{:>11}{:>10}  {}",
-        "workload", "scenario", "instructions", "to routed", "to plain", "to its base"
+        "{:<10}{:<27}{:>14}{:>10}  {}",
+        "workload", "scenario", "instructions", "to plain", "to its base"
     );
     let workloads: BTreeSet<_> = results.iter().map(|one| one.workload.as_str()).collect();
     for workload in workloads {
@@ -59,7 +61,7 @@ pub(super) fn render(results: &[Measured], tracked: &[Tracked]) -> String {
                 let to = instructions(results, to, workload);
                 to.map_or_else(|| "?".to_owned(), |to| format!("{:.3}", value / to))
             };
-            let _ = write!(text, "\n{workload:<10}{scenario:<27}{value:>14.0}{:>11}  ", ratio("routed"));
+            let _ = write!(text, "\n{workload:<10}{scenario:<27}{value:>14.0}{:>10}  ", ratio("plain"));
             if scenario != base {
                 let _ = write!(text, "{} of {base}", ratio(base));
             }
@@ -105,11 +107,12 @@ mod tests {
     /// What holds every bound by a little, but for the given ones.
     fn results(changes: &[(&str, f64)]) -> Vec<Measured> {
         let fine = [
+            ("plain", 1000.0),
             ("routed", 1000.0),
             ("routed-again", 1001.0),
             ("forwarded", 850.0),
             ("cluster-ip", 860.0),
-            ("routed-kubelet", 2000.0),
+            ("plain-kubelet", 2000.0),
             ("forwarded-kubelet", 1500.0),
             ("node-port-local", 700.0),
             ("node-port-local-nftables", 1000.0),
@@ -180,7 +183,7 @@ mod tests {
     #[test]
     fn everything_is_shown_with_its_ratios() {
         let text = render(&results(&[]), &tracked(0));
-        assert!(text.contains("0.750 of routed-kubelet"), "{text}");
-        assert_eq!(text.lines().count(), 1 + 20 + 5, "{text}");
+        assert!(text.contains("0.750 of plain-kubelet"), "{text}");
+        assert_eq!(text.lines().count(), 1 + 22 + 5, "{text}");
     }
 }
