@@ -83,7 +83,7 @@ pub(crate) fn rewrite(frame: &Frame<'_>, transport: &Transport, network: &Networ
 
 /// A packet to an address of this node's pods that none of them has. A TCP connection that was there before learns of it;
 /// all else is the stack's to answer.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn address(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
     if network.flags & NetworkFlags::RESET == 0 || packet.proto != Proto::TCP.0 || !packet.has_sender() {
         return Verdict::STACK;

@@ -1,7 +1,7 @@
 //! ICMP errors about packets that were translated: who gets one must find in it the packet that it sent, or path MTU
 //! discovery and refusals do not work.
 
-use portolan_abi::{Addr, FlowKey, Port, Proto};
+use portolan_abi::{Addr, Port, Proto};
 
 use crate::frame::{Checksum, Frame, Headers as _, L3};
 use crate::packet::{IPPROTO_ICMP, IPPROTO_ICMPV6, Ipv4, Ipv6};
@@ -55,14 +55,8 @@ pub(crate) fn read(transport: &mut Transport, frame: &Frame<'_>) -> Option<()> {
         IPPROTO_ICMP | IPPROTO_ICMPV6 => src_port = frame.load(quoted + header + 4)?,
         _ => {}
     }
-    transport.key = FlowKey {
-        src: dst,
-        dst: src,
-        src_port: Port::from_raw(dst_port),
-        dst_port: Port::from_raw(src_port),
-        proto: Proto(proto),
-        pad: [0; 3],
-    };
+    let sent_from = (src, Port::from_raw(src_port));
+    transport.name((dst, Port::from_raw(dst_port)), sent_from, Proto(proto));
     transport.state = 0;
     transport.quoted = quoted;
     Some(())

@@ -132,7 +132,7 @@ fn not_ip(frame: &Frame<'_>) -> Verdict {
 }
 
 /// The source is not the pod's: it may be about to get an address, or lie.
-#[inline(never)]
+#[inline(always)]
 fn stranger(frame: &Frame<'_>, packet: &Packet) -> Verdict {
     if !packet.stays_on_link() {
         return Verdict::drop(Outcome::SpoofedSource);
@@ -146,7 +146,7 @@ fn stranger(frame: &Frame<'_>, packet: &Packet) -> Verdict {
 
 /// Whether a packet between pods, one of which has flows that are translated, is of one of these. What may go no further is
 /// not: the stack tells its sender.
-#[inline(never)]
+#[inline(always)]
 fn known(frame: &Frame<'_>, packet: &Packet) -> bool {
     packet.ttl > 1 && transport::parse(frame, packet).is_some_and(translate::known)
 }
