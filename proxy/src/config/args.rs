@@ -100,8 +100,8 @@ pub struct RunArgs {
 
     /// Whether an XDP program sends on what clients outside and pods of other nodes send each other by this node
     ///
-    /// It makes such a packet cheaper and all others a little dearer. Attaching it makes some drivers set up their queues
-    /// anew, which interrupts the link: hence it is not attached unless that is asked for. `portolan status` says for
+    /// Such a packet never becomes one of the kernel's; all others are looked at once more. Attaching it makes some drivers
+    /// set up their queues anew, which interrupts the link: hence it is not attached unless that is asked for. `portolan status` says for
     /// each uplink whether it is, and why not.
     #[arg(
         long,

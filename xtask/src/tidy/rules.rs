@@ -33,6 +33,7 @@ const UNSAFE: [(&str, &str); 11] = [
     ("cni-plugin/src/carrier.rs", "an ioctl that netlink has no equivalent of"),
     ("netns", "setns(2) and its kin"),
     ("tests/src/offload.rs", "an ioctl that netlink has no equivalent of"),
+    ("xtask/guest/src/forward/cable.rs", "the same ioctl, in a guest"),
     ("tests/src/place.rs", "entering namespace and cgroup between fork and exec"),
     ("tests/src/programs.rs", "bpf(2), to see what is attached"),
 ];
