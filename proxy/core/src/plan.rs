@@ -4,6 +4,7 @@
 pub(crate) mod frontends;
 pub(crate) mod ranges;
 pub(crate) mod reserved;
+pub(crate) mod sctp;
 pub(crate) mod source_ranges;
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ use crate::model::{Dirty, Model};
 use crate::object::ObjectName;
 use crate::plan::frontends::{self, Asked, Role};
 use crate::plan::reserved::Reserved;
-use crate::plan::{self, Wanted};
+use crate::plan::{self, Wanted, sctp};
 use crate::state::{Limits, Problem};
 
 /// All Services that the kernel or the model has.
@@ -170,6 +170,7 @@ impl Services {
         let (asked, mut problems) = frontends::asked(service, &self.reserved);
         let won = self.won(name, asked, &mut problems);
         let mut wanted = plan::plan(model, service, &won);
+        problems.extend(sctp::keep_equal_ports(name, &mut wanted));
         if is_api_server(name) {
             self.keep_backends(name, &mut wanted, &mut problems);
         }
