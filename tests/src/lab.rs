@@ -123,8 +123,8 @@ impl Lab {
     pub fn configure(&self, node: &Node, interface: &str) -> Result<()> {
         node.place().netns.ip(&format!(
             "addr add {}/64 dev {interface} nodad
-             route add default via {OUTSIDE_V4}
-             -6 route add default via {OUTSIDE_V6}",
+             route replace default via {OUTSIDE_V4}
+             -6 route replace default via {OUTSIDE_V6}",
             node.ip(Family::V6)
         ))
     }

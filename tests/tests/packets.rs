@@ -34,5 +34,7 @@ mod scene;
 mod sources;
 #[path = "packets/spoof.rs"]
 mod spoof;
+#[path = "packets/uplinks.rs"]
+mod uplinks;
 #[path = "packets/wire.rs"]
 mod wire;
