@@ -30,6 +30,8 @@ mod outside;
 mod per_packet;
 #[path = "packets/scene.rs"]
 mod scene;
+#[path = "packets/sctp.rs"]
+mod sctp;
 #[path = "packets/sources.rs"]
 mod sources;
 #[path = "packets/spoof.rs"]
