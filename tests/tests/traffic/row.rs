@@ -112,7 +112,8 @@ impl Question<'_> {
         if answer.client.ip() != expected {
             return Err(format!("{} sees {}, not {expected}", answer.server, answer.client.ip()));
         }
-        if (answer.peer.ip().to_canonical(), answer.peer.port()) != (self.call.dst.ip(), self.call.dst.port()) {
+        if (answer.peer.ip().to_canonical(), answer.peer.port()) != (self.call.dst.ip(), self.call.dst.port())
+        {
             return Err(format!("the client sees the answer come from {}", answer.peer));
         }
         Ok(())

@@ -84,7 +84,9 @@ impl To {
         let (place, port) = cell.split_once(':').map_or((cell, None), |(place, port)| (place, Some(port)));
         let (port, proto) = match port {
             None => (None, None),
-            Some(port) => port.split_once('/').map_or((Some(port), None), |(port, it)| (Some(port), Some(it))),
+            Some(port) => {
+                port.split_once('/').map_or((Some(port), None), |(port, it)| (Some(port), Some(it)))
+            }
         };
         let protos = match proto {
             None => vec![Proto::Tcp, Proto::Udp],

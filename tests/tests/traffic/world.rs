@@ -156,7 +156,8 @@ impl World {
     fn serve_as_node(&self, section: u8, on_node: &[IpAddr]) -> Result<()> {
         let node = &self.lab.nodes()[0];
         let [primary, other] = [both("nodePort", section)?, both("alternative nodePort", section)?];
-        let node_ports = [primary, other].concat().into_iter().map(|ip| SocketAddr::new(ip, node_port(section)));
+        let node_ports =
+            [primary, other].concat().into_iter().map(|ip| SocketAddr::new(ip, node_port(section)));
         for at in node_ports.chain(on_node.iter().map(|ip| SocketAddr::new(*ip, 80))) {
             for proto in [Proto::Tcp, Proto::Udp] {
                 node.agent().serve("node", proto, at)?;
@@ -180,7 +181,9 @@ impl World {
             let slice = ports.iter().fold(Slice::of(service, family), |slice, port| {
                 slice.port(&port.name(), port.proto, port.target)
             });
-            endpoints.split(", ").try_fold(slice, |slice, said| Ok(slice.endpoint(self.endpoint(said, family)?)))
+            endpoints
+                .split(", ")
+                .try_fold(slice, |slice, said| Ok(slice.endpoint(self.endpoint(said, family)?)))
         };
         Family::BOTH.into_iter().map(slice).collect()
     }
@@ -196,7 +199,6 @@ impl World {
             other => bail!("an endpoint cannot be {other:?}"),
         })
     }
-
 }
 
 /// A pod, whose sockets the programs see.
@@ -214,8 +216,11 @@ impl Setting<'_> {
     /// Those that a row stands for.
     pub(crate) fn clients<'a>(&'a self, from: &'a str) -> Result<Vec<Client<'a>>> {
         let world = self.world;
-        let outside = |name, host: &'a Outside, ips| {
-            Client { name, agent: host.agent(), ips, explained_as: Some("outside".to_owned()) }
+        let outside = |name, host: &'a Outside, ips| Client {
+            name,
+            agent: host.agent(),
+            ips,
+            explained_as: Some("outside".to_owned()),
         };
         let node = || {
             let (agent, ips) = (self.node().agent(), self.node_ips());
@@ -226,7 +231,9 @@ impl Setting<'_> {
             "pod lo" => vec![pod(from, &world.endpoints[0])],
             "raw pod lo" => vec![raw_pod(from, &world.raw_endpoint, &world.endpoints[0])],
             "node" => vec![node()],
-            "external" => vec![outside(from, world.lab.outside(), ["172.20.0.200".parse()?, "fd20::200".parse()?])],
+            "external" => {
+                vec![outside(from, world.lab.outside(), ["172.20.0.200".parse()?, "fd20::200".parse()?])]
+            }
             "blocked" => vec![outside(from, &world.blocked, ["172.20.0.250".parse()?, "fd20::250".parse()?])],
             other => bail!("there is no client {other:?}"),
         })
