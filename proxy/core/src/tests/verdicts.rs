@@ -88,6 +88,26 @@ fn internal_policy_local() {
     check(&cluster(service(), [remote("10.0.1.2")]), "unreachable", "10.0.1.2:8080");
 }
 
+/// kube-proxy's TestNoEndpointsMetric.
+#[test]
+fn ports_whose_endpoints_are_all_elsewhere_are_counted_by_policy() {
+    use Policy::{Cluster as All, Local};
+    let count = |internal, external, endpoints: Vec<EndpointBuilder>| {
+        let service = Service { internal_policy: internal, external_policy: external, ..everywhere() };
+        let counts = cluster(service, endpoints).reconciler.no_local_endpoints();
+        assert_eq!((counts.internal[1], counts.external[1]), (0, 0), "it has no IPv6");
+        (counts.internal[0], counts.external[0])
+    };
+    let remote = || vec![remote("10.0.1.5")];
+    for (internal, external, expected) in
+        [(All, All, (0, 0)), (Local, All, (1, 0)), (All, Local, (0, 1)), (Local, Local, (1, 1))]
+    {
+        assert_eq!(count(internal, external, remote()), expected);
+        assert_eq!(count(internal, external, vec![local("10.0.0.5")]), (0, 0));
+        assert_eq!(count(internal, external, vec![]), (0, 0), "none anywhere is told otherwise");
+    }
+}
+
 #[test]
 fn both_policies_cluster() {
     let both = "10.0.0.2:8080 (local), 10.0.1.2:8080";
