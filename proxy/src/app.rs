@@ -377,6 +377,7 @@ impl App {
             synced: self.attached,
             machine: &self.machine,
             usage: self.reconciler.usage(),
+            no_local_endpoints: self.reconciler.no_local_endpoints(),
             limits: self.limits,
         });
     }

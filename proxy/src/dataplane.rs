@@ -115,6 +115,11 @@ impl Dataplane {
         ready.then(|| self.packets.keep(uplinks, pods)).transpose()
     }
 
+    /// How many instructions the verifier has processed for each program.
+    pub fn verified(&self) -> Result<BTreeMap<String, u32>> {
+        self.programs.verified()
+    }
+
     /// How many packets were dropped so far because their flow found no room.
     pub fn refused_flows(&self) -> Result<u64> {
         self.maps.counted(Outcome::FlowsFull)

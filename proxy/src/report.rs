@@ -1,6 +1,7 @@
 //! What the daemon says about itself: `<state-dir>/status.json`, for `portolan status`. The maps hold everything else,
 //! so that a daemon that is dead or stuck hides nothing but its own state.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::IpAddr;
@@ -49,6 +50,9 @@ pub struct Report {
     pub table_rows: Usage,
     /// Service ids.
     pub services: Usage,
+    /// How many instructions the verifier has processed for each program, of a million that it processes at most: one
+    /// that loads here with few loads on other kernels as well, whose verifiers follow more paths.
+    pub verified: BTreeMap<String, u32>,
 }
 
 /// Where objects come from.

@@ -1,5 +1,6 @@
 //! Loads the programs, creates the maps that are not pinned yet, and pins them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -90,6 +91,18 @@ impl Programs {
             programs.push(Program::new(fd).with_context(|| format!("asking for the number of {name}"))?);
         }
         Ok(Packets::new(programs, &self.pins))
+    }
+
+    /// How many instructions the verifier has processed for each program. Kernels before 5.16 do not say: none is there
+    /// then.
+    pub fn verified(&self) -> Result<BTreeMap<String, u32>> {
+        let mut verified = BTreeMap::new();
+        for (name, program) in self.ebpf.programs() {
+            let info =
+                program.info().with_context(|| format!("asking the kernel about the program {name}"))?;
+            verified.extend(info.verified_instruction_count().map(|count| (name.to_owned(), count)));
+        }
+        Ok(verified)
     }
 
     /// Whether `NETWORK` was ever written, by this daemon or one before. An array has its element from the beginning, and

@@ -72,7 +72,7 @@ impl Table {
 impl Row {
     fn read(cells: &[&str]) -> Result<Self> {
         let [from, to, kube_proxy, portolan] = cells else { bail!("a row has four cells") };
-        let theirs = Outcome::read(kube_proxy)?;
+        let theirs = Outcome::read(kube_proxy);
         let outcome = if *portolan == "same" { theirs } else { Outcome::read_differing(portolan, &theirs)? };
         Ok(Self { from: (*from).to_owned(), to: To::read(to)?, outcome })
     }
@@ -99,22 +99,22 @@ impl To {
 }
 
 impl Outcome {
-    fn read(cell: &str) -> Result<Self> {
+    fn read(cell: &str) -> Self {
         match cell {
-            "REJECT" => return Ok(Self::Reject),
-            "DROP" => return Ok(Self::Drop),
+            "REJECT" => return Self::Reject,
+            "DROP" => return Self::Drop,
             _ => {}
         }
         let answers = cell.split(", ").map(|name| match name.strip_suffix(" M") {
             Some(name) => (name.to_owned(), true),
             None => (name.to_owned(), false),
         });
-        Ok(Self::Answers(answers.collect()))
+        Self::Answers(answers.collect())
     }
 
     /// An outcome that is not as kube-proxy's: only the client's address may be kept where it replaces that.
     fn read_differing(cell: &str, theirs: &Self) -> Result<Self> {
-        let ours = Self::read(cell)?;
+        let ours = Self::read(cell);
         let (Self::Answers(our), Self::Answers(their)) = (&ours, theirs) else {
             bail!("{cell} is another kind of outcome than {theirs:?}");
         };

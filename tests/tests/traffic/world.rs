@@ -335,8 +335,10 @@ fn service(table: &Table, section: u8) -> Result<Service> {
         }
     }
     // A blank before a range is a blank before a range: kube-proxy takes it, too.
-    let ranges = table.setting("source ranges").map(|ranges| ranges.split(',').collect::<Vec<_>>());
-    Ok(ranges.map_or(service.clone(), |ranges| service.source_ranges(&ranges)))
+    Ok(match table.setting("source ranges") {
+        Some(ranges) => service.source_ranges(&ranges.split(',').collect::<Vec<_>>()),
+        None => service,
+    })
 }
 
 fn endpoints(lab: &Lab) -> Result<Vec<Pod>> {
