@@ -82,8 +82,9 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
         return Verdict::drop(Outcome::BrokenSet);
     };
     (transport.to.dst, transport.to.dst_port) = (given.addr, given.port);
-    transport.is_near =
-        given.flags & Backend::LOCAL != 0 || (client.is_pod && network::is_inside(&given.addr));
+    transport.is_near = given.flags & Backend::LOCAL != 0
+        || network::is_own(&given.addr)
+        || (client.is_pod && network::is_inside(&given.addr));
     Verdict::UNDECIDED
 }
 
