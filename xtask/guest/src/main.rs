@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     if std::process::id() == 1 {
         return boot::run(|| match arguments.as_slice() {
             ["path", rounds, service] => plan::run(rounds.parse()?, service),
-            ["uplinks"] => uplinks::run(),
+            ["uplinks"] => uplinks::serve_all(),
             ["forward", blocks, rounds] => forward::run(blocks.parse()?, rounds.parse()?),
             other => bail!("expected what to measure, not {other:?}"),
         });

@@ -9,13 +9,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::ask::{self, Place};
 use crate::daemon::Daemon;
-use crate::netns::{inside, ip};
+use crate::netns::{SELF, inside, ip, run};
 use crate::serve;
 
 const NODE: &str = "/sys/fs/cgroup/node";
@@ -45,7 +46,7 @@ const UPLINKS: [(&str, &[&str]); 3] = [
 const ADDRESSES: [(&str, &[&str]); 2] = [("n", &["10.77.0.1/24"]), ("o", &["10.77.0.2/24", "10.77.0.3/24"])];
 
 /// Says on the console what the verifier did and which uplinks serve.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn serve_all() -> Result<()> {
     for cgroup in [NODE, OUTSIDE] {
         fs::create_dir(cgroup).with_context(|| format!("cannot create {cgroup}"))?;
     }
@@ -53,6 +54,8 @@ pub(crate) fn run() -> Result<()> {
     ip("netns add o")?;
     ip("link add v netns n type veth peer name v netns o")?;
     each(|end, _| ip(&format!("-n {end} link set v up")))?;
+    // Without pods of its own the daemon leaves this to others.
+    run(Command::new(SELF).args(["ip-forward", "n", "1"]))?;
     let mut servers = [serve::start("n", "tcp")?, serve::start("o", "tcp")?];
     let mut before: Option<&str> = None;
     let mut daemon: Option<Daemon> = None;
