@@ -123,6 +123,7 @@ pub(crate) fn choose(transport: &mut Transport, client: Client) -> Verdict {
     };
     (transport.to.dst, transport.to.dst_port) = (given.addr, given.port);
     transport.is_near = given.flags & Backend::LOCAL != 0
+        || network::is_own(&given.addr)
         || match client.sender {
             Sender::Pod => network::is_inside(&given.addr),
             Sender::Node => true,

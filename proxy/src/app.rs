@@ -63,7 +63,7 @@ pub async fn run(config: Config) -> Result<()> {
     let (sender, notices) = mpsc::channel(QUEUE);
     let source = tasks::Source::new(&config, sender).await?;
     let (events, problems) = watch::channel(BTreeSet::new());
-    let (publisher, _servers) = Publisher::new(&config, Arc::clone(&metrics), events);
+    let (publisher, _servers) = Publisher::new(&config, Arc::clone(&metrics), events, dataplane.verified()?);
     let reserved = source.api_server_addresses();
     let _tasks = tasks::spawn(source, &config.node_name, problems, machine.ledger(), &metrics);
     let mut app = App::new(config, dataplane, machine, publisher, metrics, reserved).await?;
@@ -253,8 +253,9 @@ impl App {
             self.publisher.mark();
         }
         if change.routes {
-            // Those that were refused are tried again by the audit only.
-            let refused = self.refused_routes.iter().map(|(dst, (target, _))| (*dst, *target)).collect();
+            // Those that were refused are tried again when links or addresses have changed, and by the audit.
+            let refused = self.refused_routes.iter().filter(|_| !change.links);
+            let refused = refused.map(|(dst, (target, _))| (*dst, *target)).collect();
             self.read_routes(refused).await;
         }
     }
@@ -377,6 +378,7 @@ impl App {
             machine: &self.machine,
             xdp: self.packets.xdp(),
             usage: self.reconciler.usage(),
+            no_local_endpoints: self.reconciler.no_local_endpoints(),
             limits: self.limits,
         });
     }

@@ -134,6 +134,11 @@ impl Dataplane {
         self.xdp.as_ref().map(|xdp| xdp.keep(uplinks)).transpose()
     }
 
+    /// How many instructions the verifier has processed for each program.
+    pub fn verified(&self) -> Result<BTreeMap<String, u32>> {
+        self.programs.verified()
+    }
+
     /// How many packets were dropped so far because their flow found no room.
     pub fn refused_flows(&self) -> Result<u64> {
         self.maps.counted(Outcome::FlowsFull)

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use portolan_abi::Outcome;
-use portolan_core::state::Problem;
+use portolan_core::state::{NoLocalEndpoints, Problem};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -216,11 +216,15 @@ impl Metrics {
         self.programming.get_or_create(&label).observe(after.as_secs_f64());
     }
 
-    /// How many Service ports have this policy Local, endpoints, and none here. `external`: externalTrafficPolicy.
-    pub fn set_no_local_endpoints(&self, family: health::Family, external: bool, service_ports: u32) {
-        let traffic_policy = if external { "external" } else { "internal" };
-        let label = ByPolicy { ip_family: family.as_str(), traffic_policy };
-        self.no_local_endpoints.get_or_create(&label).set(i64::from(service_ports));
+    /// How many Service ports have endpoints and a policy that is Local, but none here.
+    pub fn set_no_local_endpoints(&self, service_ports: NoLocalEndpoints) {
+        let NoLocalEndpoints { internal, external } = service_ports;
+        for (traffic_policy, counts) in [("internal", internal), ("external", external)] {
+            for (family, count) in health::Family::ALL.into_iter().zip(counts) {
+                let label = ByPolicy { ip_family: family.as_str(), traffic_policy };
+                self.no_local_endpoints.get_or_create(&label).set(i64::from(count));
+            }
+        }
     }
 
     /// `/healthz` was answered.

@@ -58,12 +58,8 @@ impl Lab {
         switch.ip(&format!(
             "link add br0 mtu {mtu} type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up"
         ))?;
-        let outside = Outside::create(&site)?;
-        plug(&switch, &outside.place.netns, "outside", mtu)?;
-        outside.place.netns.ip(&format!(
-            "addr add {OUTSIDE_V4}/24 dev eth0
-             addr add {OUTSIDE_V6}/64 dev eth0 nodad"
-        ))?;
+        let outside =
+            Outside::create(&site, &switch, "outside", [OUTSIDE_V4.into(), OUTSIDE_V6.into()], mtu)?;
         Ok(Self { nodes: Vec::new(), outside, switch, mtu, flags: Vec::new(), site })
     }
 
@@ -104,18 +100,34 @@ impl Lab {
     pub fn node_in_zone(&mut self, name: &str, zone: Option<&str>) -> Result<Arc<Node>> {
         let number = u8::try_from(self.nodes.len() + 1).context("A lab has few nodes")?;
         let node = Node::create(&self.site, &self.site.cgroup()?, name, number, zone, &self.flags)?;
-        plug(&self.switch, &node.place().netns, name, self.mtu)?;
-        node.place().netns.ip(&format!(
-            "addr add {}/24 dev eth0
-             addr add {}/64 dev eth0 nodad
-             route add default via {OUTSIDE_V4}
-             -6 route add default via {OUTSIDE_V6}",
-            node.ip(Family::V4),
-            node.ip(Family::V6)
-        ))?;
+        self.connect(&node)?;
         let node = Arc::new(node);
         self.nodes.push(Arc::clone(&node));
         Ok(node)
+    }
+
+    /// Gives a node, whose interface `eth0` is gone, another one with the same addresses.
+    ///
+    /// # Errors
+    /// When it has one, or the machine refuses.
+    pub fn connect(&self, node: &Node) -> Result<()> {
+        plug(&self.switch, &node.place().netns, node.name(), self.mtu)?;
+        node.place().netns.ip(&format!("addr add {}/24 dev eth0", node.ip(Family::V4)))?;
+        self.configure(node, "eth0")
+    }
+
+    /// Gives an interface of a node what the kernel takes from one that goes down, as a network manager does: the IPv6
+    /// address and the default routes.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub fn configure(&self, node: &Node, interface: &str) -> Result<()> {
+        node.place().netns.ip(&format!(
+            "addr add {}/64 dev {interface} nodad
+             route replace default via {OUTSIDE_V4}
+             -6 route replace default via {OUTSIDE_V6}",
+            node.ip(Family::V6)
+        ))
     }
 
     /// Applies the objects of the cluster itself to all nodes: Nodes and Service ranges.
@@ -194,6 +206,14 @@ impl Lab {
         &self.outside
     }
 
+    /// One more host that is no node, with these addresses of the switch's networks, one a family.
+    ///
+    /// # Errors
+    /// When the name is taken or the machine refuses.
+    pub fn another_outside(&self, name: &str, ips: [IpAddr; 2]) -> Result<Outside> {
+        Outside::create(&self.site, &self.switch, name, ips, self.mtu)
+    }
+
     /// Gives the outside host routes to all pods, as a router that the cluster announces them to.
     ///
     /// # Errors
@@ -225,10 +245,15 @@ impl Drop for Lab {
 }
 
 impl Outside {
-    fn create(site: &Site) -> Result<Self> {
-        let netns = Netns::create(site.netns_name("outside"))?;
+    fn create(site: &Site, switch: &Netns, name: &str, [v4, v6]: [IpAddr; 2], mtu: u32) -> Result<Self> {
+        let netns = Netns::create(site.netns_name(name))?;
         netns.set_sysctl("net/ipv6/conf/default/accept_dad", "0")?;
-        let place = Place { netns, cgroup: site.cgroup()?.child("outside")? };
+        plug(switch, &netns, name, mtu)?;
+        netns.ip(&format!(
+            "addr add {v4}/24 dev eth0
+             addr add {v6}/64 dev eth0 nodad"
+        ))?;
+        let place = Place { netns, cgroup: site.cgroup()?.child(name)? };
         let agent = Agent::start(&place)?;
         Ok(Self { place, agent })
     }

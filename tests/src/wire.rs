@@ -38,7 +38,7 @@ pub struct Call {
     pub mapped: bool,
     /// How long to wait for the connection and for the answer, each.
     pub timeout_ms: u64,
-    /// The port to ask from, UDP only; 0: any. Sockets that ask from one port share it.
+    /// The port to ask from; 0: any. UDP sockets that ask from one port share it.
     pub from_port: u16,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use portolan_lab::wait::until;
 use portolan_lab::{Lab, Node, Pod, programs};
+use serde_json::Value;
 
 /// A few times what it takes on a loaded machine.
 const SOON: Duration = Duration::from_secs(10);
@@ -49,6 +50,22 @@ fn uplinks_and_pods_have_one_program_at_each_hook_before_and_after_a_restart() -
         let new = only(n1, "eth0")? != uplink && only(n1, &name)? != before;
         Ok(new.then_some(()))
     })?;
+    Ok(())
+}
+
+/// Programs that need much of one verifier may not load by another: a quarter of what it allows is enough.
+#[test]
+fn the_verifier_has_little_to_do_and_the_status_says_how_much() -> Result<()> {
+    const MOST: u64 = 250_000;
+    let lab = Lab::with_nodes(1)?;
+    let status: Value = serde_json::from_str(&lab.nodes()[0].portolan(&["status", "-o", "json"])?)?;
+    let verified = status["report"]["verified"].as_object().context("The status has what was verified")?;
+    for name in ["connect4", "sendmsg6", "from_pod", "to_pod", "from_uplink", "to_uplink"] {
+        assert!(verified.contains_key(name), "{name} is not in {verified:?}");
+    }
+    let beyond: Vec<_> =
+        verified.iter().filter(|(_, count)| count.as_u64().is_none_or(|it| it > MOST)).collect();
+    assert!(beyond.is_empty(), "more than {MOST} instructions: {beyond:?}");
     Ok(())
 }
 

@@ -32,10 +32,14 @@ mod outside;
 mod per_packet;
 #[path = "packets/scene.rs"]
 mod scene;
+#[path = "packets/sctp.rs"]
+mod sctp;
 #[path = "packets/sources.rs"]
 mod sources;
 #[path = "packets/spoof.rs"]
 mod spoof;
+#[path = "packets/uplinks.rs"]
+mod uplinks;
 #[path = "packets/wire.rs"]
 mod wire;
 #[path = "packets/xdp.rs"]

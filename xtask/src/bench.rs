@@ -9,6 +9,7 @@ mod path;
 mod sandbox;
 mod scale;
 mod statistics;
+mod verifier;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ enum What {
     Path(path::Args),
     /// Instructions of a transaction between pods of two nodes and from outside, past the host's stack and through it.
     Forward(forward::Args),
+    /// Instructions that the verifier processes, on each kernel; and whether bonds and VLANs serve as uplinks there.
+    Verifier(verifier::Args),
     /// From manifests to maps: 10,000 Services with 10 endpoints each; needs root.
     Scale(scale::Args),
     /// Time of the plugin's ADD and DEL, alone and many at a time; needs root.
@@ -78,6 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Path(args) => path::run(args),
         What::Forward(args) => forward::run(args),
+        What::Verifier(args) => verifier::run(args),
         What::Scale(args) => scale::run(args),
         What::Cni(args) => cni::run(args),
     }

@@ -42,6 +42,9 @@ pub(super) fn parse(value: &Value, has: impl Fn(&IpAddr) -> bool) -> Result<Port
             continue;
         }
         let (target, proto) = (number(item, "containerPort", 1)?, proto(item)?);
+        if proto == Proto::SCTP && target != port {
+            return Err(wrong(KEY, item, "expected equal ports: those of SCTP cannot be changed"));
+        }
         for ip in addresses(item, &has)? {
             match mappings.entry(HostSide { ip, port, proto }) {
                 Entry::Occupied(known) if *known.get() != target => {
@@ -138,11 +141,11 @@ mod tests {
             {"hostPort": 80, "containerPort": 8080},
             {"hostPort": 80, "containerPort": 8080, "protocol": "TCP", "hostIP": "0.0.0.0"},
             {"hostPort": 80, "containerPort": 53, "protocol": "Udp"},
-            {"hostPort": 80, "containerPort": 9, "protocol": "sctp"},
+            {"hostPort": 80, "containerPort": 80, "protocol": "sctp"},
             {"hostPort": 0, "containerPort": 0, "protocol": "none"},
             {"containerPort": 7},
         ]);
-        let expected = ["0.0.0.0 80/tcp 8080", "0.0.0.0 80/udp 53", "0.0.0.0 80/sctp 9"];
+        let expected = ["0.0.0.0 80/tcp 8080", "0.0.0.0 80/udp 53", "0.0.0.0 80/sctp 80"];
         assert_eq!(rows(&value, IpAddr::is_ipv4), expected);
         assert_eq!(rows(&json!(null), |_| true), [""; 0]);
     }
@@ -167,6 +170,7 @@ mod tests {
             (json!([{"hostPort": 80}]), "expected a containerPort from 1 to 65535"),
             (json!([{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]), "expected the protocol"),
             (json!([{"hostPort": 80, "containerPort": 80, "protocol": 6}]), "expected the protocol"),
+            (json!([{"hostPort": 80, "containerPort": 9, "protocol": "SCTP"}]), "expected equal ports"),
             (json!([{"hostPort": 80, "containerPort": 80, "hostIP": "eth0"}]), "expected a hostIP"),
             (json!([{"hostPort": 80, "containerPort": 80, "hostIP": 7}]), "expected a hostIP"),
             (json!([{"hostPort": 80, "containerPort": 80, "hostIP": "2001:db8::1"}]), "no IPv6 address"),

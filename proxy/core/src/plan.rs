@@ -4,9 +4,10 @@
 pub(crate) mod frontends;
 pub(crate) mod ranges;
 pub(crate) mod reserved;
+pub(crate) mod sctp;
 pub(crate) mod source_ranges;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portolan_abi::{Backend, FrontendFlags, FrontendKey, Proto};
@@ -15,6 +16,7 @@ use crate::address::Family;
 use crate::endpoints::{self, Candidate, Choice, Lists};
 use crate::model::Model;
 use crate::object::{Policy, Service, ServicePort};
+use crate::state::NoLocalEndpoints;
 use frontends::{Asked, Role};
 
 /// A set of backends, sorted.
@@ -49,6 +51,26 @@ pub(crate) fn plan(model: &Model, service: &Service, asked: &[Asked]) -> Vec<Wan
         serving.frontend(service, asked)
     };
     asked.iter().map(&mut frontend).collect()
+}
+
+/// Which ports of a Service have endpoints, but none for those that its policies send to this node's.
+pub(crate) fn without_local(wanted: &[Wanted]) -> NoLocalEndpoints {
+    let mut counted = BTreeSet::new();
+    let mut counts = NoLocalEndpoints::default();
+    for wanted in wanted.iter().filter(|wanted| wanted.port.is_some()) {
+        let is_internal = wanted.flags & FrontendFlags::CLUSTER_IP != 0;
+        let (set, refuse, count) = if is_internal {
+            (&wanted.inside, FrontendFlags::REFUSE_INSIDE, &mut counts.internal)
+        } else {
+            (&wanted.outside, FrontendFlags::REFUSE_OUTSIDE, &mut counts.external)
+        };
+        let family = usize::from(!wanted.key.addr.is_v4());
+        let is_silent = set.is_empty() && wanted.flags & refuse == 0;
+        if is_silent && counted.insert((wanted.port, family, is_internal)) {
+            count[family] += 1;
+        }
+    }
+    counts
 }
 
 fn whole_address(key: FrontendKey) -> Wanted {

@@ -16,7 +16,7 @@ use crate::diff::Batch;
 use crate::model::Model;
 use crate::network::{MachineFacts, NetworkConfig};
 use crate::plan::reserved::Reserved;
-use crate::state::{Limits, Observed, Op, Problem, RouteTarget, Usage};
+use crate::state::{Limits, NoLocalEndpoints, Observed, Op, Problem, RouteTarget, Usage};
 use network::NetworkMaps;
 use services::Services;
 use surroundings::Surroundings;
@@ -116,6 +116,11 @@ impl Reconciler {
     /// How much of the maps is in use.
     pub fn usage(&self) -> Usage {
         self.services.mirror().usage()
+    }
+
+    /// Which Service ports this node drops because their endpoints are on others, as of the last step.
+    pub fn no_local_endpoints(&self) -> NoLocalEndpoints {
+        self.services.no_local_endpoints()
     }
 
     /// What could not be done as the objects ask, as of the last step.

@@ -132,6 +132,23 @@ pub struct Usage {
     pub services: u32,
 }
 
+/// How many Service ports have endpoints and a policy that is Local, but none here: what comes for them is dropped. Each
+/// by family, IPv4 first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NoLocalEndpoints {
+    /// By `internalTrafficPolicy`.
+    pub internal: [u32; 2],
+    /// By `externalTrafficPolicy`.
+    pub external: [u32; 2],
+}
+
+impl std::ops::AddAssign for NoLocalEndpoints {
+    fn add_assign(&mut self, other: Self) {
+        let of_other = other.internal.into_iter().chain(other.external);
+        self.internal.iter_mut().chain(&mut self.external).zip(of_other).for_each(|(sum, more)| *sum += more);
+    }
+}
+
 /// Something that could not be done as the objects ask. It concerns its subject only; everything else is served.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {

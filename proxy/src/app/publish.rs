@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use portolan_abi::Outcome;
 use portolan_core::model::Model;
 use portolan_core::state::Usage as Used;
-use portolan_core::state::{Limits, Problem};
+use portolan_core::state::{Limits, NoLocalEndpoints, Problem};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -38,6 +38,7 @@ pub(super) struct View<'a> {
     pub(super) machine: &'a Machine,
     pub(super) xdp: Option<&'a BTreeMap<String, String>>,
     pub(super) usage: Used,
+    pub(super) no_local_endpoints: NoLocalEndpoints,
     pub(super) limits: Limits,
 }
 
@@ -59,6 +60,7 @@ impl Publisher {
         config: &Config,
         metrics: Arc<Metrics>,
         events: events::Problems,
+        verified: BTreeMap<String, u32>,
     ) -> (Self, JoinSet<()>) {
         let (snapshots, seen) = watch::channel(Snapshot::default());
         let (servers, server_problems) = health::spawn(Servers::of(config), seen, Arc::clone(&metrics));
@@ -67,6 +69,7 @@ impl Publisher {
             node: config.node_name.clone(),
             started: Timestamp::now().to_string(),
             source: Source { kind: super::describe(&config.source), error: None },
+            verified,
             ..Report::default()
         };
         let state_dir = config.state_dir.clone();
@@ -121,6 +124,7 @@ impl Publisher {
         self.metrics.set_usage("backends", self.report.backends);
         self.metrics.set_usage("table_rows", self.report.table_rows);
         self.metrics.set_usage("services", self.report.services);
+        self.metrics.set_no_local_endpoints(view.no_local_endpoints);
         self.metrics.set_capacity("flows", view.limits.flow_slots);
         if let Err(error) = self.report.write(&self.state_dir) {
             warn!("cannot write {}: {error}", report::path(&self.state_dir).display());

@@ -1,5 +1,6 @@
 //! Loads the programs, creates the maps that are not pinned yet, and pins them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -8,7 +9,7 @@ use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, MapData};
-use aya::programs::{CgroupSockAddr, SchedClassifier, Xdp};
+use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -103,6 +104,20 @@ impl Programs {
         let fd = program.fd()?.as_fd().try_clone_to_owned()?;
         let program = Program::new(fd).with_context(|| format!("asking for the number of {name}"))?;
         Ok(xdp::Xdp::new(program, &self.pins))
+    }
+
+    /// How many instructions the verifier has processed for each program. Kernels before 5.16 do not say: none is there
+    /// then, and neither is one that is not loaded.
+    pub fn verified(&self) -> Result<BTreeMap<String, u32>> {
+        let mut verified = BTreeMap::new();
+        for (name, program) in self.ebpf.programs() {
+            let info = match program.info() {
+                Err(ProgramError::NotLoaded) => continue,
+                info => info.with_context(|| format!("asking the kernel about the program {name}"))?,
+            };
+            verified.extend(info.verified_instruction_count().map(|count| (name.to_owned(), count)));
+        }
+        Ok(verified)
     }
 
     /// Whether `NETWORK` was ever written, by this daemon or one before. An array has its element from the beginning, and

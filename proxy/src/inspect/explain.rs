@@ -2,8 +2,8 @@
 //!
 //! This runs the decision of the programs on the live maps, in user space. The order of the questions is that of
 //! `ebpf/src/{decide,service,pod,uplink,translate}.rs`: `socket` mirrors the first of them, `service` the second, `packet`
-//! the next two and `translate` the last, with `ebpf/src/forward.rs`. Whoever changes the one changes the other; a
-//! differential test, which puts the same question to both, is to hold them together.
+//! the next two and `translate` the last, with `ebpf/src/forward.rs`. Whoever changes the one changes the other;
+//! `tests/tests/traffic` puts the same questions to both.
 //!
 //! The packet is the first of its flow and an ordinary one: without options, with hops left, and no larger than every
 //! uplink carries. Where the kernel's routes and sockets decide, the answer says so.

@@ -15,7 +15,7 @@ fn kube_proxys_names_are_kube_proxys() {
     metrics.service_changed();
     metrics.endpoints_changed();
     metrics.programmed(health::Family::V4, Duration::from_millis(700));
-    metrics.set_no_local_endpoints(health::Family::V6, true, 2);
+    metrics.set_no_local_endpoints(NoLocalEndpoints { internal: [0; 2], external: [0, 2] });
     metrics.healthz(503);
     metrics.livez(200);
     let text = text_of(&metrics);

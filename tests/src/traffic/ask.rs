@@ -96,19 +96,42 @@ impl Socket {
 
 fn connect(call: &Call, dst: SocketAddr, timeout: Duration) -> io::Result<Kind> {
     if call.proto == Proto::Tcp {
-        let stream = TcpStream::connect_timeout(&dst, timeout)?;
+        let stream = stream(dst, call.from_port, timeout)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(timeout))?;
         return Ok(Kind::Stream(BufReader::new(stream)));
     }
-    let any = if dst.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = bind(SocketAddr::new(any, call.from_port))?;
+    let socket = bind(any(dst, call.from_port))?;
     socket.set_read_timeout(Some(timeout))?;
     if !call.connected {
         return Ok(Kind::Unconnected(socket));
     }
     socket.connect(dst)?;
     Ok(Kind::Connected(socket))
+}
+
+/// Every address of the family of `dst`, with a port.
+fn any(dst: SocketAddr, port: u16) -> SocketAddr {
+    let any = if dst.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(any, port)
+}
+
+/// A connection, from a port of its own or from this one, which may just have been another's.
+fn stream(dst: SocketAddr, from_port: u16, timeout: Duration) -> io::Result<TcpStream> {
+    if from_port == 0 {
+        return TcpStream::connect_timeout(&dst, timeout);
+    }
+    let family = if dst.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, ReuseAddr, &true)?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(any(dst, from_port)))?;
+    let stream = TcpStream::from(socket);
+    // It limits connect(2), too (socket(7)), which then says that it goes on.
+    stream.set_write_timeout(Some(timeout))?;
+    match nix::sys::socket::connect(stream.as_raw_fd(), &SockaddrStorage::from(dst)) {
+        Err(Errno::EINPROGRESS) => Err(Errno::ETIMEDOUT.into()),
+        other => other.map(|()| stream).map_err(Into::into),
+    }
 }
 
 /// A UDP socket; a port that is asked for may be another socket's, too.

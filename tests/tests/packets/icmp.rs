@@ -87,6 +87,26 @@ fn senders_learn_what_the_path_to_the_other_side_carries() -> Result<()> {
     Ok(())
 }
 
+/// The MTU of an uplink is lowered after pods were made: what no longer fits goes to the stack, which answers, also where
+/// everything else goes past it.
+#[test]
+fn pods_learn_that_an_uplink_carries_less_than_it_did() -> Result<()> {
+    let scene = Scene::begin()?;
+    scene.lab.expose(&big(), ECHO, &[&scene.two])?;
+    scene.node(1).place().netns.ip("link set eth0 mtu 1400")?;
+    let pod = &scene.client.place().netns;
+    for family in Family::BOTH {
+        for to in [scene.two.at(family, ECHO), cluster_ip(family)] {
+            let what = format!("to {to}");
+            let server = exchange_as_server(&scene.two.place().netns, any(family, ECHO), STREAM)?;
+            let stream = tcp_to(pod, any(family, 0), to).context(what.clone())?;
+            exchange(&stream, STREAM).context(what.clone())?;
+            server.join().ok().context("the server has panicked")?.context(what)?;
+        }
+    }
+    Ok(())
+}
+
 /// Asks until it is refused: a socket that was closed may live on for a moment, see [`bound`].
 fn is_refused(socket: &UdpSocket) -> Result<()> {
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;

@@ -75,3 +75,31 @@ fn one_port_of_many_is_shared_without_a_mistake() -> Result<()> {
     }
     Ok(())
 }
+
+/// `--masquerade` and `--no-masquerade`: who of IPv4 and of IPv6 is seen itself.
+#[test]
+fn whose_address_is_replaced_can_be_chosen() -> Result<()> {
+    let scene = Scene::begin()?;
+    scene.lab.announce_pods()?;
+    let n1 = scene.node(1);
+    let rows: [(&[&str], [bool; 2]); 5] = [
+        (&[], [false, false]),
+        (&["--masquerade", "ipv4"], [false, true]),
+        (&["--masquerade", "none"], [true, true]),
+        (&["--no-masquerade", "172.20.0.192/26"], [true, false]),
+        (&["--no-masquerade", "10.1.0.0/16,fd20::200/128"], [false, true]),
+    ];
+    for (flags, itself) in rows {
+        n1.stop()?;
+        n1.set_args(flags);
+        n1.start()?;
+        for (family, itself) in Family::BOTH.into_iter().zip(itself) {
+            let expected = if itself { scene.client.ip(family) } else { n1.ip(family) };
+            for call in ways(outside(family)) {
+                let answer = scene.client.ask(call.clone()).with_context(|| format!("{flags:?}: {call}"))?;
+                assert_eq!(answer.client.ip(), expected, "{flags:?}: {call}");
+            }
+        }
+    }
+    Ok(())
+}

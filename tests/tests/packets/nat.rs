@@ -129,9 +129,19 @@ fn outside(family: Family) -> IpAddr {
 
 #[test]
 fn every_row_of_the_document_holds() -> Result<()> {
+    every_row_holds(&[])
+}
+
+/// The stack carries the packets, and nobody can tell.
+#[test]
+fn every_row_holds_with_the_kernels_forwarding() -> Result<()> {
+    every_row_holds(&["--forwarding", "kernel"])
+}
+
+fn every_row_holds(flags: &[&str]) -> Result<()> {
     let rows = rows();
     assert!(rows.len() > 30, "the table has {} rows", rows.len());
-    let scene = Scene::begin()?;
+    let scene = Scene::with_flags(flags)?;
     scene.lab.announce_pods()?;
     scene.route(&["203.0.113.5", "2001:db8::5", "10.96.0.20", "fd96::20"], 1)?;
     for node in scene.lab.nodes() {

@@ -131,6 +131,30 @@ fn the_node_keeps_its_own_ports() -> Result<()> {
     Ok(())
 }
 
+/// The endpoints of a Service without a selector, such as those of the API server, seldom say on which node they are.
+#[test]
+fn the_node_that_is_asked_may_be_an_endpoint_that_names_no_node() -> Result<()> {
+    let scene = Scene::begin()?;
+    let n1 = scene.node(1);
+    for proto in [portolan_lab::Proto::Tcp, portolan_lab::Proto::Udp] {
+        n1.agent().serve("host", proto, format!("[::]:{TARGET}").parse()?)?;
+    }
+    let mut slices = portolan_lab::slices(&front(), TARGET, &[]);
+    for (slice, family) in slices.iter_mut().zip(Family::BOTH) {
+        slice.set(portolan_lab::Endpoint::ready(n1.ip(family)));
+    }
+    scene.lab.apply(&front())?;
+    scene.lab.apply_all(&slices)?;
+    scene.lab.settle()?;
+    for family in Family::BOTH {
+        for call in ways(SocketAddr::new(n1.ip(family), NODE_PORT)) {
+            let answers = all_answer("outside", scene.outside(), &call, &["host"])?;
+            assert_eq!(answers[0].client.ip(), outside_ip(family), "{call}");
+        }
+    }
+    Ok(())
+}
+
 /// A backend of a Service may be a process of the node itself.
 #[test]
 fn a_server_in_the_nodes_own_namespace_answers_the_outside() -> Result<()> {

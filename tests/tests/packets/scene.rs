@@ -25,7 +25,12 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn begin() -> Result<Self> {
-        let lab = Lab::with_nodes(2)?;
+        Self::with_flags(&[])
+    }
+
+    /// The same, with more flags for the daemons.
+    pub(crate) fn with_flags(flags: &[&str]) -> Result<Self> {
+        let lab = Lab::with_flags(2, flags)?;
         let (n1, n2) = (Arc::clone(&lab.nodes()[0]), Arc::clone(&lab.nodes()[1]));
         let client = lab.pod(&n1, "client")?;
         let one = lab.server(&n1, "one", TARGET)?;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What runs inside the QEMU guest of `cargo xtask bench path` and `bench forward`: the first process, and the server and
+//! What runs inside the QEMU guest of `cargo xtask bench path`, `bench forward` and `bench verifier`: the first process, and the server and
 //! the client that it starts. One static program, so that the guest needs no distribution. `bench scale` uses `serve` and `watch` of it
 //! without a guest.
 //!
 //! ```text
 //! portolan-guest path ROUNDS SERVICE-ADDRESS     as process 1: prepare the machine, run the daemon, measure, power off
 //! portolan-guest forward BLOCKS ROUNDS [SCENARIO …]   as process 1: the same with two nodes and their pods
+//! portolan-guest uplinks                    as process 1: load the programs and serve on a plain uplink, a bond and a VLAN
 //! portolan-guest in NETNS PROGRAM …         run a program in a network namespace
 //! portolan-guest serve NETNS tcp|udp        echo single bytes on port 7788
 //! portolan-guest ask NETNS CGROUP WORKLOAD COUNT ADDRESS     print nanoseconds per transaction
@@ -25,6 +26,7 @@ mod forward;
 mod netns;
 mod plan;
 mod serve;
+mod uplinks;
 mod watch;
 
 use anyhow::{Context as _, Result, bail};
@@ -36,6 +38,7 @@ fn main() -> Result<()> {
         return boot::run(|| match arguments.as_slice() {
             ["path", rounds, service] => plan::run(rounds.parse()?, service),
             ["forward", blocks, rounds, only @ ..] => forward::run(blocks.parse()?, rounds.parse()?, only),
+            ["uplinks"] => uplinks::serve_all(),
             other => bail!("expected what to measure, not {other:?}"),
         });
     }

@@ -23,7 +23,7 @@ const MOST_LINES: usize = 600;
 const MANY_LINES: usize = 400;
 
 /// Where `unsafe` may be, by a part of the path, and for what.
-const UNSAFE: [(&str, &str); 11] = [
+const UNSAFE: [(&str, &str); 12] = [
     ("ebpf/", "kernel memory, and the layouts shared with it"),
     ("proxy/src/dataplane", "bpf(2)"),
     ("cni-plugin/src/ledger", "bpf(2)"),

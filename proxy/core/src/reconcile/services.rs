@@ -15,8 +15,8 @@ use crate::model::{Dirty, Model};
 use crate::object::ObjectName;
 use crate::plan::frontends::{self, Asked, Role};
 use crate::plan::reserved::Reserved;
-use crate::plan::{self, Wanted};
-use crate::state::{Limits, Problem};
+use crate::plan::{self, Wanted, sctp};
+use crate::state::{Limits, NoLocalEndpoints, Problem};
 
 /// All Services that the kernel or the model has.
 #[derive(Debug)]
@@ -48,6 +48,7 @@ struct Entry {
     /// What it has: the ids of its ports, and its frontends, by key.
     ports: Box<[PortId]>,
     frontends: Box<[FrontendKey]>,
+    no_local: NoLocalEndpoints,
     problems: Box<[Problem]>,
 }
 
@@ -58,6 +59,12 @@ impl Services {
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.entries.values().flat_map(|entry| &entry.problems).chain(&self.tables_full)
+    }
+
+    pub(crate) fn no_local_endpoints(&self) -> NoLocalEndpoints {
+        let mut sum = NoLocalEndpoints::default();
+        self.entries.values().for_each(|entry| sum += entry.no_local);
+        sum
     }
 
     /// See [`Step::retry_at_ms`](super::Step::retry_at_ms).
@@ -170,6 +177,7 @@ impl Services {
         let (asked, mut problems) = frontends::asked(service, &self.reserved);
         let won = self.won(name, asked, &mut problems);
         let mut wanted = plan::plan(model, service, &won);
+        problems.extend(sctp::keep_equal_ports(name, &mut wanted));
         if is_api_server(name) {
             self.keep_backends(name, &mut wanted, &mut problems);
         }
@@ -196,6 +204,7 @@ impl Services {
                 self.refused.insert(Arc::clone(name));
             }
         }
+        entry.no_local = plan::without_local(&wanted);
         entry.problems = problems.into();
     }
 

@@ -88,6 +88,26 @@ fn internal_policy_local() {
     check(&cluster(service(), [remote("10.0.1.2")]), "unreachable", "10.0.1.2:8080");
 }
 
+/// kube-proxy's TestNoEndpointsMetric.
+#[test]
+fn ports_whose_endpoints_are_all_elsewhere_are_counted_by_policy() {
+    use Policy::{Cluster as All, Local};
+    let count = |internal, external, endpoints: Vec<EndpointBuilder>| {
+        let service = Service { internal_policy: internal, external_policy: external, ..everywhere() };
+        let counts = cluster(service, endpoints).reconciler.no_local_endpoints();
+        assert_eq!((counts.internal[1], counts.external[1]), (0, 0), "it has no IPv6");
+        (counts.internal[0], counts.external[0])
+    };
+    let remote = || vec![remote("10.0.1.5")];
+    for (internal, external, expected) in
+        [(All, All, (0, 0)), (Local, All, (1, 0)), (All, Local, (0, 1)), (Local, Local, (1, 1))]
+    {
+        assert_eq!(count(internal, external, remote()), expected);
+        assert_eq!(count(internal, external, vec![local("10.0.0.5")]), (0, 0));
+        assert_eq!(count(internal, external, vec![]), (0, 0), "none anywhere is told otherwise");
+    }
+}
+
 #[test]
 fn both_policies_cluster() {
     let both = "10.0.0.2:8080 (local), 10.0.1.2:8080";
@@ -156,12 +176,33 @@ fn protocols_are_different_ports() {
     let mut dns = service("kube-system", "dns", "172.30.0.43");
     dns.ports =
         vec![port("t", Proto::TCP, 53, 0), port("u", Proto::UDP, 53, 0), port("s", Proto::SCTP, 53, 0)];
-    let ports = [("t", Proto::TCP, 5353), ("u", Proto::UDP, 53), ("s", Proto::SCTP, 54)];
+    let ports = [("t", Proto::TCP, 5353), ("u", Proto::UDP, 53), ("s", Proto::SCTP, 53)];
     let slice = objects::slice("kube-system", "dns-1", "dns", &ports, vec![endpoint("10.0.1.5").build()]);
     let cluster = Cluster::of([dns.into(), slice.into()]);
     assert_eq!(cluster.at("172.30.0.43:53/tcp"), "10.0.1.5:5353");
     assert_eq!(cluster.at("172.30.0.43:53/udp"), "10.0.1.5:53");
-    assert_eq!(cluster.at("172.30.0.43:53/sctp"), "10.0.1.5:54");
+    assert_eq!(cluster.at("172.30.0.43:53/sctp"), "10.0.1.5:53");
+}
+
+/// Unlike kube-proxy, whose kernel computes the checksum of SCTP anew.
+#[test]
+fn sctp_is_served_where_ports_are_equal_and_said_where_they_are_not() {
+    let mut signal = service("core", "signal", "172.30.0.44");
+    signal.ports = vec![port("s", Proto::SCTP, 38412, 30412)];
+    let slice = |name: &str, number, addr| {
+        objects::slice("core", name, "signal", &[("s", Proto::SCTP, number)], vec![endpoint(addr).build()])
+    };
+    let objects = [signal.clone().into(), slice("equal", 38412, "10.0.1.5").into()];
+    let cluster = Cluster::of(objects.clone());
+    assert_eq!(cluster.at("172.30.0.44:38412/sctp"), "10.0.1.5:38412");
+    assert_eq!(cluster.at("any-v4:30412/sctp"), "refused");
+    assert_eq!(cluster.problems(), ["Service core/signal SctpPortsDiffer"]);
+
+    let other: Object = slice("other", 9, "10.0.1.6").into();
+    let cluster = Cluster::of(objects.into_iter().chain([other.clone()]));
+    assert_eq!(cluster.at("172.30.0.44:38412/sctp"), "10.0.1.5:38412", "only the equal one");
+    let cluster = Cluster::of([signal.into(), other]);
+    assert_eq!(cluster.at("172.30.0.44:38412/sctp"), "refused");
 }
 
 #[test]

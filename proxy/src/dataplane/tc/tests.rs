@@ -160,6 +160,29 @@ fn what_somebody_detaches_is_attached_again() {
 }
 
 #[test]
+fn programs_of_others_stay_where_they_are() {
+    sandbox::run(async {
+        let (bpffs, none) = (Bpffs::new(), BTreeMap::new());
+        let (up0, up1) = (interface("up0"), interface("up1"));
+        let [behind, before] = ["behind", "before"].map(load);
+        let attach =
+            |program: &Program| hooks(&up0).map(|hook| sys::create_tcx_link(program.as_fd(), hook).unwrap());
+        let _behind = attach(&behind);
+        let first = bpffs.daemon();
+        first.keep(&up0, &none).unwrap();
+        let _before = attach(&before);
+        let second = bpffs.daemon();
+        for daemon in [&first, &second] {
+            daemon.keep(&up0, &none).unwrap();
+            let ordered = of(daemon, UPLINK).map(|ours| vec![before.id(), ours[0], behind.id()]);
+            assert_eq!(ids(&up0), ordered);
+        }
+        second.keep(&up1, &none).unwrap();
+        assert_eq!(ids(&up0), [(); 2].map(|()| vec![before.id(), behind.id()]), "only ours are gone");
+    });
+}
+
+#[test]
 fn nothing_stays_pinned_for_interfaces_that_are_gone_or_no_uplinks_any_more() {
     sandbox::run(async {
         let (bpffs, none) = (Bpffs::new(), BTreeMap::new());

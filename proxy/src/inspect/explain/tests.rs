@@ -2,8 +2,7 @@ use std::collections::BTreeMap;
 
 use clap::Parser;
 use portolan_abi::{
-    Addr, Affinity, Flow, FlowFlags, FlowKey, FlowState, Hop, NetworkFlags, PodFlags, Port, Proto, Table,
-    TableRow,
+    Affinity, Flow, FlowFlags, FlowKey, FlowState, Hop, NetworkFlags, PodFlags, Port, Proto, Table, TableRow,
 };
 
 use super::*;

@@ -110,8 +110,9 @@ pub(super) fn service(
         return Some(refused(Outcome::BrokenSet, key.proto));
     };
     Some(choice::each(trace, &choice, |trace, backend| {
-        let is_near =
-            backend.flags & Backend::LOCAL != 0 || (client.is_pod && trace.snapshot.is_inside(backend.addr));
+        let is_near = backend.flags & Backend::LOCAL != 0
+            || trace.snapshot.is_own(backend.addr)
+            || (client.is_pod && trace.snapshot.is_inside(backend.addr));
         begin(trace, network, packet, backend, is_near)
     }))
 }

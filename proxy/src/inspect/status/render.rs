@@ -60,10 +60,20 @@ fn node(status: &Status) -> String {
         ("last change", or_dash(&seconds(&report.last_change))),
         ("objects from", or_dash(&report.source.kind)),
         ("programs attached", format!("{attached} of {}", status.programs.len())),
+        ("verifier", verified(report)),
         ("MTU of pods", mtu),
     ];
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     rows.iter().map(|(name, value)| format!("  {name:width$}   {value}\n")).collect()
+}
+
+/// The program that the verifier has had most work with.
+fn verified(report: &Report) -> String {
+    let most = report.verified.iter().max_by_key(|(_, count)| **count);
+    most.map_or_else(
+        || "-".to_owned(),
+        |(name, count)| format!("at most {count} of 1000000 instructions, for {name}"),
+    )
 }
 
 /// A time of RFC 3339 without fractions of a second.

@@ -19,6 +19,7 @@ fn facts() -> Facts {
             source: Source { kind: "manifests /etc/m".into(), error: None },
             peers: vec![Peer::new("b", [192, 0, 2, 2].into(), PeerState::Direct)],
             mtu: 1500,
+            verified: [("connect4".to_owned(), 400), ("from_uplink".to_owned(), 98_765)].into(),
             ..Report::default()
         })),
         programs: PROGRAMS
@@ -54,6 +55,7 @@ fn a_healthy_node_says_so_first() {
         "  daemon              running, process 4711, version 0.1.0",
         "  started             2026-01-02T03:04:05Z",
         "  programs attached   8 of 8",
+        "  verifier            at most 98765 of 1000000 instructions, for from_uplink",
         "  MTU of pods         1500",
         "  eth0     attached by tcx   off",
         "  Service ports    5      10    50 %",
