@@ -61,8 +61,8 @@ pub(crate) fn serve_all() -> Result<()> {
     let mut daemon: Option<Daemon> = None;
     for (uplink, steps) in UPLINKS {
         each(|end, addresses| {
-            for address in before.iter().flat_map(|_| addresses) {
-                ip(&format!("-n {end} addr del {address} dev {}", before.unwrap_or_default()))?;
+            if let Some(before) = before {
+                ip(&format!("-n {end} addr flush dev {before}"))?;
             }
             steps.iter().try_for_each(|step| ip(&format!("-n {end} {step}")))?;
             addresses.iter().try_for_each(|address| ip(&format!("-n {end} addr add {address} dev {uplink}")))

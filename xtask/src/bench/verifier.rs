@@ -62,7 +62,8 @@ fn boot(kernel: &Kernel, programs: &Path) -> Result<Vec<Verified>> {
     let image = image(kernel, programs)?;
     let (mut served, mut results) = (Vec::new(), Vec::new());
     guest::run(kernel, &image, &["uplinks"], |line| {
-        served.extend(line.strip_prefix("served ").map(str::to_owned));
+        // The first comes after what the firmware leaves on its line.
+        served.extend(line.split_once("served ").map(|(_, uplink)| uplink.to_owned()));
         results.extend(verified(&kernel.version, line));
     })?;
     std::fs::remove_file(&image)?;
