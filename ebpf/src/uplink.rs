@@ -34,11 +34,11 @@ fn arrived(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
         return Verdict::drop(Outcome::SpoofedSource);
     }
     if network.is_pod(packet.dst) {
-        let Some(pod) = Pod::at(&packet.dst) else { return gone::address(frame, packet, network) };
         // Left to the stack: what nobody can have sent.
         if !packet.has_sender() || network.node(packet.src).same(packet.src) {
             return Verdict::STACK;
         }
+        let Some(pod) = Pod::at(&packet.dst) else { return gone::address(frame, packet, network) };
         if pod.is_translated() {
             match parse(frame, packet) {
                 Ok(transport) => {

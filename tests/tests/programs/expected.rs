@@ -41,7 +41,7 @@ pub(crate) fn rewritten(step: &Step<'_>, transport: &Transport, to: &Key) -> Exp
 /// What nobody serves is answered, and so is what may go no further; all else is dropped.
 pub(crate) fn refused(step: &Step<'_>, transport: &Transport, outcome: Outcome) -> Expected {
     let dropped = as_it_is(step.frame, Action::Drop, Some(outcome));
-    let is_refusal = matches!(outcome, Outcome::NoEndpoints | Outcome::UnknownPort);
+    let is_refusal = matches!(outcome, Outcome::NoEndpoints | Outcome::UnknownPort | Outcome::NoPod);
     if (!is_refusal && outcome != Outcome::TtlExpired) || transport.kind != Kind::Whole {
         return dropped;
     }

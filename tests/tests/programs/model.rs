@@ -139,7 +139,7 @@ impl Model {
         let is_local = World::is_pod_range(net.dst);
         if is_local || World::is_remote_range(net.dst) {
             if is_local && !self.world.pods.contains_key(&net.dst) {
-                return as_it_is(frame, Action::Stack, None);
+                return self.nobody(step);
             }
             let is_translated = |ip| self.world.translated.contains(&ip);
             if net.ttl > 1
@@ -219,8 +219,11 @@ impl Model {
     fn own_pod_receives(&mut self, step: &Step<'_>) -> Expected {
         let Step { frame, net, .. } = step;
         let is_martian = !has_sender(net.src) || self.world.node(net.is_v4()) == net.src;
-        if is_martian || !self.world.pods.contains_key(&net.dst) {
+        if is_martian {
             return as_it_is(frame, Action::Stack, None);
+        }
+        if !self.world.pods.contains_key(&net.dst) {
+            return self.nobody(step);
         }
         if self.world.translated.contains(&net.dst) {
             match Transport::read(frame, net, &mut self.fragments) {
@@ -245,6 +248,15 @@ impl Model {
             self.create(key, key, transport.flags);
         }
         self.forward(step, None, net.dst, Vec::new())
+    }
+
+    /// No pod has the address: whoever has a TCP connection to it is told.
+    fn nobody(&mut self, step: &Step<'_>) -> Expected {
+        let is_tcp = step.net.proto == proto::TCP;
+        match Transport::read(step.frame, &step.net, &mut self.fragments) {
+            Ok(transport) if is_tcp && !transport.is_first => refused(step, &transport, Outcome::NoPod),
+            _ => as_it_is(step.frame, Action::Stack, None),
+        }
     }
 
     fn uplink_sends(&mut self, place: Place, step: &Step<'_>) -> Expected {
