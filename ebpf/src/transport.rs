@@ -193,8 +193,7 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
             [transport.key.src_port, transport.key.dst_port] = ports?;
         }
     }
-    transport.to = transport.key;
-    transport.asked = FrontendKey::new(transport.key.dst, transport.key.dst_port, transport.key.proto);
+    transport.decide_nothing();
     Some(transport)
 }
 
@@ -211,7 +210,7 @@ pub(crate) fn parse_plain(frame: &impl Headers, packet: &Packet) -> Option<&'sta
     transport.is_waiting = false;
     transport.begin(packet, packet.proto, Part::Whole, offset, end);
     transport.read_ports(frame, offset, packet.proto)?;
-    transport.to = transport.key;
+    transport.decide_nothing();
     Some(transport)
 }
 
@@ -257,6 +256,13 @@ impl Transport {
         (self.offset, self.end) = (offset, end);
         self.is_headless = part == Part::Later;
         self.is_awaited = part == Part::First;
+    }
+
+    /// Its key is known: nothing is decided yet, and its sender asks for its destination.
+    #[inline(always)]
+    fn decide_nothing(&mut self) {
+        self.to = self.key;
+        self.asked = FrontendKey::new(self.key.dst, self.key.dst_port, self.key.proto);
     }
 
     /// What the header of TCP, UDP or SCTP says.
