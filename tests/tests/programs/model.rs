@@ -60,7 +60,7 @@ impl Model {
             }
             _ => {}
         }
-        let is_hosts = place.hook == Hook::ToUplink && place.ingress == 0;
+        let is_hosts = matches!(place.hook, Hook::ToUplink | Hook::ToPod) && place.ingress == 0;
         !is_hosts || self.world.is_own(net.src)
     }
 
