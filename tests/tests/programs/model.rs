@@ -432,7 +432,13 @@ impl Model {
     }
 
     /// A translated packet goes where it now belongs.
-    fn deliver(&self, step: &Step<'_>, transport: &Transport, to: Key, mut counts: Vec<Outcome>) -> Expected {
+    fn deliver(
+        &mut self,
+        step: &Step<'_>,
+        transport: &Transport,
+        to: Key,
+        mut counts: Vec<Outcome>,
+    ) -> Expected {
         let must = self.world.is_own(to.src.ip());
         if step.net.ttl <= 1 && must && !self.world.is_own(to.dst.ip()) {
             let mut expected = refused(step, transport, Outcome::TtlExpired);
@@ -442,6 +448,16 @@ impl Model {
         let translated = replaced(step.frame, &step.net, transport, &to);
         if self.world.is_own(to.dst.ip()) {
             return Expected { counts, ..rewritten(step, transport, &to) };
+        }
+        if World::is_pod_range(to.dst.ip()) && !self.world.pods.contains_key(&to.dst.ip()) {
+            if transport.key.proto != proto::TCP {
+                self.flows.remove(&transport.key);
+                self.flows.remove(&to.reversed());
+            } else if !transport.is_first {
+                let mut expected = refused(step, transport, Outcome::NoPod);
+                counts.append(&mut expected.counts);
+                return Expected { counts, ..expected };
+            }
         }
         let mut expected = self.forward(step, Some((translated, must)), to.dst.ip(), counts);
         expected.transport = Some(*transport);
@@ -468,7 +484,7 @@ impl Model {
             has_route(dst) && if is_translated { net.ttl > 1 } else { is_simple }
         };
         if !goes {
-            if must && (pod.is_some() || !World::is_pod_range(dst)) {
+            if must {
                 counts.push(Outcome::NoRoute);
                 return Expected { action: Action::Drop, counts, frame, transport: None, is_new: false };
             }
