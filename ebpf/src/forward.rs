@@ -6,6 +6,8 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
 };
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{Addr, ClusterCidr, FlowKey, Hop, Network, NetworkFlags, Outcome};
 
 use crate::counters::count;
@@ -181,12 +183,15 @@ pub(crate) fn by_route(
     neighbour(next.via, next.hop.ifindex)
 }
 
-/// What the kernel's routes say.
+/// What the kernel's routes say. It is in memory of this CPU, because the stack of who asks is nearly full.
 struct Next {
     /// The next hop. Of an IPv4 route it may be an IPv6 address.
     via: Addr,
     hop: Hop,
 }
+
+#[map]
+static NEXT: PerCpuArray<Next> = PerCpuArray::with_max_entries(1, 0);
 
 impl Next {
     /// Whether the kernel knows its MAC address, so that packets can go there without a look at the neighbours.
@@ -198,7 +203,7 @@ impl Next {
 
 /// Asks the kernel's routes; `None` when they lead nowhere, or here.
 #[inline(always)]
-fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<Next> {
+fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<&'static Next> {
     let mut question = question(frame.ifindex(), proto, src, dst);
     let size = size_of::<bpf_fib_lookup>() as i32;
     // SAFETY: the helper takes the program's context and a structure of this size.
@@ -207,17 +212,20 @@ fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<Next> {
     if answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH {
         return None;
     }
+    // SAFETY: the element is this CPU's and nobody else's while the program runs.
+    let next = unsafe { &mut *NEXT.get_ptr_mut(0)? };
     // SAFETY: the helper has filled the address of the family that it names.
-    let via = unsafe {
+    next.via = unsafe {
         if question.family == AF_INET {
             Addr::from_v4_word(question.__bindgen_anon_4.ipv4_dst)
         } else {
             Addr::from_words(question.__bindgen_anon_4.ipv6_dst)
         }
     };
+    next.hop.ifindex = question.ifindex;
     // Older kernels leave the MAC addresses as they were where there is no entry, and those of a new one are zero.
-    let macs = [question.dmac, question.smac];
-    Some(Next { via, hop: Hop { ifindex: question.ifindex, flags: 0, macs } })
+    next.hop.macs = [question.dmac, question.smac];
+    Some(next)
 }
 
 /// What the kernel's routes are asked.
