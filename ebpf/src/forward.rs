@@ -45,9 +45,9 @@ pub(crate) fn to_pod(
         return if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK };
     }
     packet.decrement_ttl(frame);
-    let Some(macs) = frame.at::<[[u8; 6]; 2]>(0) else { return Verdict::STACK };
+    let Some(macs) = frame.at::<[u32; 3]>(0) else { return Verdict::STACK };
     // SAFETY: `at` has checked the bounds.
-    unsafe { *macs = pod.macs() };
+    unsafe { *macs = pod.hop().macs };
     frame.forget_origin();
     count(Outcome::Forwarded as u32);
     // SAFETY: the helper takes plain values.
@@ -81,7 +81,7 @@ pub(crate) fn find_neighbour(frame: &Frame<'_>, packet: &Packet, range: &Cluster
 #[inline(never)]
 pub(crate) fn find_hop(frame: &Frame<'_>, packet: &Packet, dst: &Addr, hop: &mut Hop) -> u32 {
     if let Some(next) = route(frame, packet.proto, packet.src, *dst)
-        && next.is_known()
+        && next.hop.is_addressed()
     {
         *hop = next.hop;
     }
@@ -142,7 +142,7 @@ pub(crate) fn by_hop(frame: &Frame<'_>, packet: &Packet, mtu: u32, hop: &Hop) ->
 /// alone.
 #[inline(always)]
 pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop, done: bool) -> Option<Verdict> {
-    let macs = frame.at::<[[u8; 6]; 2]>(0)?;
+    let macs = frame.at::<[u32; 3]>(0)?;
     // SAFETY: `at` has checked the bounds.
     unsafe { *macs = hop.macs }
     packet.decrement_ttl(frame);
@@ -175,7 +175,7 @@ pub(crate) fn by_route(
     packet.decrement_ttl(frame);
     frame.forget_origin();
     if let Some(key) = flow
-        && next.is_known()
+        && next.hop.is_addressed()
     {
         flow::set_hop(key, &next.hop);
     }
@@ -192,14 +192,6 @@ struct Next {
 
 #[map]
 static NEXT: PerCpuArray<Next> = PerCpuArray::with_max_entries(1, 0);
-
-impl Next {
-    /// Whether the kernel knows its MAC address, so that packets can go there without a look at the neighbours.
-    #[inline(always)]
-    fn is_known(&self) -> bool {
-        self.hop.macs[0] != [0; 6] && self.hop.macs[1] != [0; 6]
-    }
-}
 
 /// Asks the kernel's routes; `None` when they lead nowhere, or here.
 #[inline(always)]
@@ -224,7 +216,12 @@ fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<&'static 
     };
     next.hop.ifindex = question.ifindex;
     // Older kernels leave the MAC addresses as they were where there is no entry, and those of a new one are zero.
-    next.hop.macs = [question.dmac, question.smac];
+    let (to, from) = (question.dmac, question.smac);
+    next.hop.macs = [
+        u32::from_ne_bytes([to[0], to[1], to[2], to[3]]),
+        u32::from_ne_bytes([to[4], to[5], from[0], from[1]]),
+        u32::from_ne_bytes([from[2], from[3], from[4], from[5]]),
+    ];
     Some(next)
 }
 

@@ -1,6 +1,8 @@
 //! A frame on an interface (`struct __sk_buff`, include/uapi/linux/bpf.h): with the one below it, the only module that touches
 //! packet memory.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{
@@ -315,12 +317,12 @@ impl Headers for Frame<'_> {
 
     #[inline(always)]
     fn load<T: Default>(&self, offset: usize) -> Option<T> {
-        let mut value = T::default();
-        let to = (&raw mut value).cast::<c_void>();
-        // SAFETY: the helper writes as many bytes as the value has, or fails.
-        let failed =
-            unsafe { bpf_skb_load_bytes(self.skb().cast(), offset as u32, to, size_of::<T>() as u32) };
-        (failed == 0).then_some(value)
+        let mut value = MaybeUninit::<T>::uninit();
+        let (to, size) = (value.as_mut_ptr().cast::<c_void>(), size_of::<T>() as u32);
+        // SAFETY: the helper writes as many bytes as the value has, zeros where it fails.
+        let failed = unsafe { bpf_skb_load_bytes(self.skb().cast(), offset as u32, to, size) };
+        // SAFETY: it is written, and every type that is asked for is numbers.
+        (failed == 0).then(|| unsafe { value.assume_init() })
     }
 
     #[inline(always)]
