@@ -142,10 +142,10 @@ impl<'a> Frame<'a> {
 
     /// Whether the IP packet, or each segment that it is to be cut into, has no more than `mtu` bytes.
     #[inline(always)]
-    pub(crate) fn fits(&self, header: usize, mtu: u32) -> bool {
+    pub(crate) fn fits(&self, header: u32, mtu: u32) -> bool {
         // SAFETY: as in `ifindex`.
         let (len, segment) = unsafe { ((*self.skb()).len, (*self.skb()).gso_size) };
-        if segment == 0 { len <= mtu + L3 as u32 } else { segment + header as u32 + MIN_TCP <= mtu }
+        if segment == 0 { len <= mtu + L3 as u32 } else { segment + header + MIN_TCP <= mtu }
     }
 
     /// Tells the program of the uplink that nothing is left to be done.
