@@ -7,6 +7,8 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup as fib_lookup, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer,
 };
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{Addr, ClusterCidr, FlowKey, Hop, Network, NetworkFlags, Outcome};
 
 use crate::counters::count;
@@ -44,9 +46,9 @@ pub(crate) fn to_pod(
         return if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK };
     }
     packet.decrement_ttl(frame);
-    let Some(macs) = frame.at::<[[u8; 6]; 2]>(0) else { return Verdict::STACK };
+    let Some(macs) = frame.at::<[u32; 3]>(0) else { return Verdict::STACK };
     // SAFETY: `at` has checked the bounds.
-    unsafe { *macs = pod.macs() };
+    unsafe { *macs = pod.hop().macs };
     frame.forget_origin();
     count(Outcome::Forwarded as u32);
     // SAFETY: the helper takes plain values.
@@ -91,7 +93,7 @@ pub(crate) fn find_neighbour(frame: &Frame<'_>, packet: &Packet, range: &Cluster
 #[inline(never)]
 pub(crate) fn find_hop(frame: &Frame<'_>, packet: &Packet, dst: &Addr, hop: &mut Hop) -> u32 {
     if let Some(next) = route(frame, packet.proto, packet.src, *dst)
-        && next.is_known()
+        && next.hop.is_addressed()
     {
         *hop = next.hop;
     }
@@ -152,7 +154,7 @@ pub(crate) fn by_hop(frame: &Frame<'_>, packet: &Packet, mtu: u32, hop: &Hop) ->
 /// alone.
 #[inline(always)]
 pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop, done: bool) -> Option<Verdict> {
-    let macs = frame.at::<[[u8; 6]; 2]>(0)?;
+    let macs = frame.at::<[u32; 3]>(0)?;
     // SAFETY: `at` has checked the bounds.
     unsafe { *macs = hop.macs }
     packet.decrement_ttl(frame);
@@ -200,7 +202,7 @@ pub(crate) fn by_route(
     packet.decrement_ttl(frame);
     frame.forget_origin();
     if let Some(key) = flow
-        && next.is_known()
+        && next.hop.is_addressed()
     {
         flow::set_hop(key, &next.hop);
     }
@@ -208,41 +210,44 @@ pub(crate) fn by_route(
     neighbour(next.via, next.hop.ifindex)
 }
 
-/// What the kernel's routes say.
+/// What the kernel's routes say. It is in memory of this CPU, because the stack of who asks is nearly full.
 struct Next {
     /// The next hop. Of an IPv4 route it may be an IPv6 address.
     via: Addr,
     hop: Hop,
 }
 
-impl Next {
-    /// Whether the kernel knows its MAC address, so that packets can go there without a look at the neighbours.
-    #[inline(always)]
-    fn is_known(&self) -> bool {
-        self.hop.macs[0] != [0; 6] && self.hop.macs[1] != [0; 6]
-    }
-}
+#[map]
+static NEXT: PerCpuArray<Next> = PerCpuArray::with_max_entries(1, 0);
 
 /// Asks the kernel's routes; `None` when they lead nowhere, or here.
 #[inline(always)]
-fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<Next> {
+fn route(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr) -> Option<&'static Next> {
     let mut question = question(frame.ifindex(), proto, src, dst);
     let answer = ask(frame, &mut question);
     // Without an entry for the neighbour the redirect asks for it.
     if answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH {
         return None;
     }
+    // SAFETY: the element is this CPU's and nobody else's while the program runs.
+    let next = unsafe { &mut *NEXT.get_ptr_mut(0)? };
     // SAFETY: the helper has filled the address of the family that it names.
-    let via = unsafe {
+    next.via = unsafe {
         if question.family == AF_INET {
             Addr::from_v4_word(question.__bindgen_anon_4.ipv4_dst)
         } else {
             Addr::from_words(question.__bindgen_anon_4.ipv6_dst)
         }
     };
+    next.hop.ifindex = question.ifindex;
     // Older kernels leave the MAC addresses as they were where there is no entry, and those of a new one are zero.
-    let macs = [question.dmac, question.smac];
-    Some(Next { via, hop: Hop { ifindex: question.ifindex, flags: 0, macs } })
+    let (to, from) = (question.dmac, question.smac);
+    next.hop.macs = [
+        u32::from_ne_bytes([to[0], to[1], to[2], to[3]]),
+        u32::from_ne_bytes([to[4], to[5], from[0], from[1]]),
+        u32::from_ne_bytes([from[2], from[3], from[4], from[5]]),
+    ];
+    Some(next)
 }
 
 /// What the kernel's routes are asked.

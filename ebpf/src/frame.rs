@@ -149,10 +149,10 @@ impl<'a> Frame<'a> {
 
     /// Whether the IP packet, or each segment that it is to be cut into, has no more than `mtu` bytes.
     #[inline(always)]
-    pub(crate) fn fits(&self, header: usize, mtu: u32) -> bool {
+    pub(crate) fn fits(&self, header: u32, mtu: u32) -> bool {
         // SAFETY: as in `ifindex`.
         let (len, segment) = unsafe { ((*self.skb()).len, (*self.skb()).gso_size) };
-        if segment == 0 { len <= mtu + L3 as u32 } else { segment + header as u32 + MIN_TCP <= mtu }
+        if segment == 0 { len <= mtu + L3 as u32 } else { segment + header + MIN_TCP <= mtu }
     }
 
     /// Tells the program of the uplink that nothing is left to be done.
@@ -325,12 +325,11 @@ impl Headers for Frame<'_> {
     #[inline(always)]
     fn load<T: Default>(&self, offset: usize) -> Option<T> {
         let mut value = MaybeUninit::<T>::uninit();
-        let (size, to) = (size_of::<T>() as u32, value.as_mut_ptr().cast::<c_void>());
-        // SAFETY: the helper writes as many bytes as the value has, or fails; any bytes are a value of what is read here.
-        unsafe {
-            let failed = bpf_skb_load_bytes(self.skb().cast(), offset as u32, to, size);
-            (failed == 0).then(|| value.assume_init())
-        }
+        let (to, size) = (value.as_mut_ptr().cast::<c_void>(), size_of::<T>() as u32);
+        // SAFETY: the helper writes as many bytes as the value has, zeros where it fails.
+        let failed = unsafe { bpf_skb_load_bytes(self.skb().cast(), offset as u32, to, size) };
+        // SAFETY: it is written, and every type that is asked for is numbers.
+        (failed == 0).then(|| unsafe { value.assume_init() })
     }
 
     #[inline(always)]

@@ -100,17 +100,12 @@ impl Pod {
         unsafe { (*macs)[1] == (*self.entry).pod_mac }
     }
 
-    /// Destination and source of an Ethernet header that the pod accepts.
-    #[inline(always)]
-    pub(crate) fn macs(&self) -> [[u8; 6]; 2] {
-        // SAFETY: as in `at`.
-        unsafe { [(*self.entry).pod_mac, (*self.entry).host_mac] }
-    }
-
     /// The way to it.
     #[inline(always)]
     pub(crate) fn hop(&self) -> Hop {
-        Hop { ifindex: self.ifindex(), flags: Hop::POD, macs: self.macs() }
+        // SAFETY: as in `at`. The host side's address is behind the pod's, at a multiple of four bytes.
+        let macs = unsafe { (&raw const (*self.entry).pod_mac).cast::<[u32; 3]>().read() };
+        Hop { ifindex: self.ifindex(), flags: Hop::POD, macs }
     }
 
     /// Whether some of its flows are translated.

@@ -32,9 +32,9 @@ pub(crate) struct Packet {
     /// TTL or hop limit.
     pub(crate) ttl: u8,
     /// Bytes of the network header, without extension headers.
-    pub(crate) header: usize,
+    pub(crate) header: u32,
     /// Bytes of the whole packet, as the network header says.
-    pub(crate) len: usize,
+    pub(crate) len: u32,
 }
 
 /// The network header, IPv4 (RFC 791).
@@ -81,7 +81,7 @@ pub(crate) fn parse(frame: &impl Headers) -> Option<Packet> {
             // SAFETY: `at` has checked the bounds; packets need no alignment here, as the verifier knows the machine.
             let ip = unsafe { &*frame.at::<Ipv4>(L3)? };
             let packet = ip.packet();
-            (ip.version_ihl >> 4 == 4 && packet.header >= size_of::<Ipv4>()).then_some(packet)
+            (ip.version_ihl >> 4 == 4 && packet.header as usize >= size_of::<Ipv4>()).then_some(packet)
         }
         ETH_IPV6 => {
             frame.pull(L3 + size_of::<Ipv6>());
@@ -169,8 +169,8 @@ impl Ipv4 {
             dst: Addr::from_v4_word(self.dst),
             proto: self.proto,
             ttl: self.ttl,
-            header: ((self.version_ihl & 15) as usize) * 4,
-            len: usize::from(u16::from_be(self.len)),
+            header: u32::from(self.version_ihl & 15) * 4,
+            len: u32::from(u16::from_be(self.len)),
         }
     }
 }
@@ -183,10 +183,10 @@ impl Ipv6 {
             dst: Addr::from_words(self.dst),
             proto: self.next,
             ttl: self.hops,
-            header: size_of::<Self>(),
+            header: size_of::<Self>() as u32,
             len: match u16::from_be(self.len) {
                 0 => 0,
-                len => size_of::<Self>() + usize::from(len),
+                len => size_of::<Self>() as u32 + u32::from(len),
             },
         }
     }
@@ -196,7 +196,7 @@ impl Packet {
     /// Whether the network header has nothing but what it must have.
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
-        self.src.is_v4() == (self.header == size_of::<Ipv4>())
+        self.src.is_v4() == (self.header as usize == size_of::<Ipv4>())
     }
 
     /// Whether it is TCP, without anything before its header.
@@ -289,7 +289,7 @@ impl Packet {
     /// Where the transport header is, and which it is.
     #[inline(always)]
     pub(crate) fn transport_header(&self, frame: &impl Headers) -> Option<(usize, u8)> {
-        let mut offset = L3 + self.header;
+        let mut offset = L3 + self.header as usize;
         let mut next = self.proto;
         if self.src.is_v4() {
             return Some((offset, next));

@@ -156,7 +156,7 @@ fn shortest(proto: u8) -> usize {
 pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut Transport> {
     let transport = get()?;
     transport.is_waiting = false;
-    let end = frame.end_of_packet(packet.len)?;
+    let end = frame.end_of_packet(packet.len as usize)?;
     let (mut offset, mut proto) = packet.transport_header(frame)?;
     let fragment = if packet.src.is_v4() {
         Fragment::v4(frame)?
@@ -202,8 +202,8 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
 #[inline(never)]
 pub(crate) fn parse_plain(frame: &impl Headers, packet: &Packet) -> Option<&'static mut Transport> {
     let transport = get()?;
-    let end = frame.end_of_packet(packet.len)?;
-    let offset = L3 + packet.header;
+    let end = frame.end_of_packet(packet.len as usize)?;
+    let offset = L3 + packet.header as usize;
     if offset + shortest(packet.proto) > end {
         return None;
     }

@@ -52,8 +52,9 @@ pub struct Hop {
     pub ifindex: u32,
     /// [`Hop::POD`] or nothing.
     pub flags: u32,
-    /// Destination and source of the Ethernet header there.
-    pub macs: [[u8; 6]; 2],
+    /// Destination and source of the Ethernet header there: its first twelve bytes, as words in memory order, because programs
+    /// move words and not bytes.
+    pub macs: [u32; 3],
 }
 
 const _: () = assert!(size_of::<Hop>() == 20);
@@ -61,8 +62,20 @@ const _: () = assert!(size_of::<Hop>() == 20);
 impl Hop {
     /// It is a pod of this node: packets go on in its network namespace.
     pub const POD: u32 = 1;
+    /// Whether packets can go there without a look at the neighbours.
+    #[inline(always)]
+    pub const fn is_addressed(&self) -> bool {
+        let [first, middle, last] = self.macs;
+        let (to, from) = if cfg!(target_endian = "little") {
+            (first | (middle & 0xffff), (middle >> 16) | last)
+        } else {
+            (first | (middle >> 16), (middle & 0xffff) | last)
+        };
+        to != 0 && from != 0
+    }
+
     /// Not known.
-    pub const NONE: Self = Self { ifindex: 0, flags: 0, macs: [[0; 6]; 2] };
+    pub const NONE: Self = Self { ifindex: 0, flags: 0, macs: [0; 3] };
 }
 
 /// The flags in `NODE_ADDRS`: an address may be a Node object's, this machine's, or both.

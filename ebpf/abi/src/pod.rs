@@ -1,5 +1,7 @@
 //! Pods: the IPAM ledger, which is the forwarding table as well.
 
+use core::mem::offset_of;
+
 use crate::{Addr, Port};
 
 /// Who holds an address: the first 16 bytes of SHA-256 over `network NUL containerID NUL ifname`, the key that the
@@ -53,6 +55,9 @@ pub struct PodEntry {
 }
 
 const _: () = assert!(size_of::<PodEntry>() == 48);
+// Both together are read as three words.
+const _: () = assert!(offset_of!(PodEntry, pod_mac) % 4 == 0);
+const _: () = assert!(offset_of!(PodEntry, host_mac) == offset_of!(PodEntry, pod_mac) + 6);
 
 /// Where a hostPort leads; the value of `HOST_PORTS`, whose key is a [`FrontendKey`](crate::FrontendKey): the hostIP, or
 /// the wildcard of its family, with the hostPort. Its no-exist insert *is* the claim, its deletion the release.
