@@ -58,9 +58,9 @@ pub(crate) fn to_pod(
 /// The same of what the stack sends, whose way out is not one into another namespace: through the pod's interface.
 #[inline(always)]
 pub(crate) fn out_to_pod(frame: &Frame<'_>, pod: &Pod) -> Verdict {
-    let Some(macs) = frame.at::<[[u8; 6]; 2]>(0) else { return Verdict::STACK };
+    let Some(macs) = frame.at::<[u32; 3]>(0) else { return Verdict::STACK };
     // SAFETY: `at` has checked the bounds.
-    unsafe { *macs = pod.macs() };
+    unsafe { *macs = pod.hop().macs };
     frame.mark_done();
     // SAFETY: the helper takes plain values.
     Verdict::redirect(unsafe { bpf_redirect(pod.ifindex(), 0) })

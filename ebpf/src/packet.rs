@@ -220,7 +220,7 @@ impl Packet {
     /// Source and destination port of a datagram, whole or the first part of one; `None` for all else.
     #[inline(always)]
     pub(crate) fn datagram_ports(&self, frame: &impl Headers) -> Option<[Port; 2]> {
-        let mut ports = L3 + self.header;
+        let mut ports = L3 + self.header as usize;
         if self.proto == FRAGMENT {
             let [next, _, high, low]: [u8; 4] = frame.load(ports)?;
             if next != 17 || u16::from_be_bytes([high, low]) & 0xfff8 != 0 {

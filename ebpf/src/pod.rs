@@ -1,6 +1,6 @@
 //! What pods send and receive, on the host side of their veths.
 
-use portolan_abi::{Addr, ClusterCidr, Hop, Network, NodeAddrFlags, Outcome};
+use portolan_abi::{Addr, ClusterCidr, Network, NodeAddrFlags, Outcome};
 
 use crate::frame::{Frame, Headers as _, L3};
 use crate::network::{self, Pod};
