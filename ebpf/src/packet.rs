@@ -1,6 +1,6 @@
 //! What a frame holds: addresses, ports, and where they are.
 
-use portolan_abi::{Addr, Network, Port};
+use portolan_abi::{Addr, Port};
 
 use crate::frame::{Headers, L3};
 
@@ -125,18 +125,21 @@ pub(crate) fn may_be_datagram(frame: &impl Headers) -> bool {
     frame.at::<u8>(L3 + place).is_some_and(|proto| matches!(unsafe { *proto }, 17 | FRAGMENT))
 }
 
-/// Whether it is addressed to the node, by the address that other nodes know; by nothing but loads.
+/// Source and destination, by nothing but loads.
 #[inline(always)]
-pub(crate) fn is_for(frame: &impl Headers, network: &Network) -> bool {
+pub(crate) fn addresses(frame: &impl Headers) -> Option<[Addr; 2]> {
     match frame.protocol() {
-        // SAFETY: `at` has checked the bounds.
-        ETH_IPV4 => frame.at::<Ipv4>(L3).is_some_and(|ip| unsafe { (*ip).dst } == network.node_v4.words()[3]),
+        ETH_IPV4 => {
+            // SAFETY: `at` has checked the bounds.
+            let ip = unsafe { &*frame.at::<Ipv4>(L3)? };
+            Some([ip.src, ip.dst].map(Addr::from_v4_word))
+        }
         ETH_IPV6 => {
             // SAFETY: as above.
-            let dst = frame.at::<Ipv6>(L3).map(|ip| Addr::from_words(unsafe { (*ip).dst }));
-            dst.is_some_and(|dst| dst.same(network.node_v6))
+            let ip = unsafe { &*frame.at::<Ipv6>(L3)? };
+            Some([ip.src, ip.dst].map(Addr::from_words))
         }
-        _ => false,
+        _ => None,
     }
 }
 

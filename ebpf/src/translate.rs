@@ -1,8 +1,8 @@
 //! What is translated packet by packet: flows that are known, new ones to Services, and those that leave the cluster.
 
 use portolan_abi::{
-    Addr, Backend, ClusterCidr, FlowFlags, Frontend, FrontendFlags, Network, NetworkFlags, Outcome, Proto,
-    Set,
+    Addr, Backend, ClusterCidr, FlowFlags, FlowState, Frontend, FrontendFlags, Network, NetworkFlags,
+    Outcome, Proto, Set,
 };
 
 use crate::flow::Created;
@@ -40,11 +40,12 @@ pub(crate) struct Client {
 #[inline(never)]
 pub(crate) fn known(transport: &mut Transport) -> bool {
     let Some(flow) = flow::find(&transport.key, transport.state) else { return false };
-    if transport.is_first {
-        // A port that was taken again: the client begins anew, so that the choice does, too. And nothing that answers
-        // begins a TCP connection: that is for a socket of the host.
-        let answers = flow.flags & FlowFlags::REPLY != 0 && transport.key.proto.has_handshake();
-        if answers || flow::begins_anew(&transport.key, flow) {
+    // A port that was taken again: the client begins anew, so that the choice does, too; or it has asked the backend by its
+    // own address this time, and that accepts.
+    if transport.is_first || transport.state & FlowState::SYN_ACK != 0 {
+        // Nothing that answers begins a TCP connection: that is for a socket of the host.
+        let is_reply = flow.flags & FlowFlags::REPLY != 0 && transport.key.proto.has_handshake();
+        if (transport.is_first && is_reply) || flow::begins_anew(&transport.key, flow) {
             return false;
         }
     }
@@ -275,7 +276,8 @@ fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Net
     let unsent = if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK };
     if network.is_pod(to.dst) {
         if let Some(pod) = Pod::at(&to.dst) {
-            if network.flags & NetworkFlags::FORWARD != 0 {
+            // Not of datagrams: nothing would say that the pod of a hostPort is gone.
+            if network.flags & NetworkFlags::FORWARD != 0 && transport.key.proto.has_handshake() {
                 flow::set_hop(&transport.key, &pod.hop());
             }
             return forward::to_pod(frame, packet, network, &pod, must);

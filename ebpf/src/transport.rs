@@ -111,6 +111,9 @@ impl Tcp {
         let mut state = 0;
         if self.flags & Self::ACK != 0 {
             state |= FlowState::ACK;
+            if self.flags & Self::SYN != 0 {
+                state |= FlowState::SYN_ACK;
+            }
         }
         if self.flags & Self::FIN != 0 {
             state |= FlowState::FIN;

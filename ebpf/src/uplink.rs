@@ -1,6 +1,6 @@
 //! What arrives at an uplink, and what leaves by it.
 
-use portolan_abi::{Network, NetworkFlags, NodeAddrFlags, Outcome};
+use portolan_abi::{Addr, Network, NetworkFlags, NodeAddrFlags, Outcome};
 
 use crate::frame::{Frame, Headers};
 use crate::network::{self, Pod};
@@ -14,8 +14,13 @@ use crate::{flow, forward, gone, icmp_error, refuse, route_cache, service};
 #[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
-    // No route is remembered to the node itself, whose traffic is spared the look.
-    if !packet::is_for(frame, network) {
+    let addresses = packet::addresses(frame);
+    if is_for_node(addresses, network) {
+        if is_the_nodes_own(frame, addresses, network) {
+            return Verdict::STACK;
+        }
+    } else {
+        // No route is remembered to the node itself, whose traffic is spared the look.
         let verdict = route_cache::follow(frame, false);
         if verdict != Verdict::UNDECIDED {
             return verdict;
@@ -60,7 +65,7 @@ fn arrived(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
         }
         return forward::to_pod(frame, packet, network, &pod, false);
     }
-    if is_the_nodes_own(frame, packet, network) || !packet.is_routable() {
+    if !packet.is_routable() {
         return Verdict::STACK;
     }
     let transport = match parse(frame, packet) {
@@ -138,10 +143,21 @@ fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<&'static mut Transport, V
     if transport.is_awaited && transport::release(frame) { Err(Verdict::GONE) } else { Ok(transport) }
 }
 
+/// Whether the packet is addressed to the node, by the address that other nodes know.
+#[inline(always)]
+fn is_for_node(addresses: Option<[Addr; 2]>, network: &Network) -> bool {
+    addresses.is_some_and(|[_, dst]| dst.same(network.node(dst)))
+}
+
 /// Whether the packet is for a socket of the node and nothing else: most of what is not for pods.
 #[inline(always)]
-pub(crate) fn is_the_nodes_own(frame: &impl Headers, packet: &Packet, network: &Network) -> bool {
-    packet.dst.same(network.node(packet.dst))
+pub(crate) fn is_the_nodes_own(
+    frame: &impl Headers,
+    addresses: Option<[Addr; 2]>,
+    network: &Network,
+) -> bool {
+    is_for_node(addresses, network)
+        && addresses.is_some_and(|[src, _]| !network.is_pod(src))
         && packet::plain_ports(frame)
             .is_some_and(|[_, port]| !flow::has_port(port) && !service::may_serve_at_node(port))
 }

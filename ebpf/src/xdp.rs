@@ -42,7 +42,7 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     if packet.ttl <= 1 || network.is_pod(packet.src) || network.is_pod(packet.dst) {
         return None;
     }
-    if uplink::is_the_nodes_own(frame, &packet, network) || !packet.is_routable() {
+    if uplink::is_the_nodes_own(frame, Some([packet.src, packet.dst]), network) || !packet.is_routable() {
         return None;
     }
     let transport = transport::parse_plain(frame, &packet)?;

@@ -164,6 +164,8 @@ impl FlowState {
     pub const FIN: u16 = 1 << 2;
     /// RST.
     pub const RST: u16 = 1 << 3;
+    /// SYN and ACK: a server takes a new connection.
+    pub const SYN_ACK: u16 = 1 << 4;
 
     /// Whether both directions together say that it is over: its port and its slot may be taken at once.
     #[inline(always)]

@@ -311,9 +311,10 @@ impl Model {
         let flow = self.flows.get_mut(&transport.key)?;
         flow.flags |= transport.flags & (flags::FIN | flags::RST | flags::ACK);
         let flow = *flow;
-        if transport.is_first {
-            let is_tcp = transport.key.proto == proto::TCP;
-            if is_tcp && flow.is_reply {
+        let is_tcp = transport.key.proto == proto::TCP;
+        let accepts = transport.flags & (flags::SYN | flags::ACK) == flags::SYN | flags::ACK;
+        if transport.is_first || (is_tcp && accepts && transport.kind == Kind::Whole) {
+            if transport.is_first && is_tcp && flow.is_reply {
                 return None;
             }
             let other = self.flows.get(&flow.to.reversed()).copied();
