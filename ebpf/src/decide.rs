@@ -124,15 +124,16 @@ impl Answer {
 #[inline(always)]
 fn answer(socket: &SockAddr<'_>, asked: (Addr, Port), proto: Proto) -> Result<Answer, Decision> {
     let key = FrontendKey::new(asked.0, asked.1, proto);
-    let frontend = match service::lookup(&key, || socket.netns()) {
+    let mut frontend = Frontend::default();
+    match service::lookup(&key, || socket.netns(), &mut frontend) {
         Lookup::NotOurs => return Err(Decision::NotOurs),
         Lookup::Refused(outcome) => {
             counters::count(outcome as u32);
             return Err(Decision::Refused(outcome, 0));
         }
         Lookup::HostPort(backend) => return Ok(Answer::HostPort(backend)),
-        Lookup::Frontend(frontend) => frontend,
-    };
+        Lookup::Frontend => {}
+    }
     if frontend.flags & (FrontendFlags::DENY_PODS | FrontendFlags::DENY_NODE) != 0
         && denied(socket, &frontend)
     {

@@ -5,8 +5,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use portolan_abi::{
-    Addr, Backend, Frontend, FrontendKey, HostPort, Outcome, Port, SERVICE_CIDR_SLOTS, ServiceCidr, Set,
-    Settings, SettingsFlags,
+    Addr, Backend, Frontend, FrontendFlags, FrontendKey, HostPort, Outcome, Port, SERVICE_CIDR_SLOTS,
+    ServiceCidr, Set, Settings, SettingsFlags,
 };
 
 use crate::{backend, network};
@@ -32,11 +32,11 @@ static SERVICE_CIDRS: Array<ServiceCidr> = Array::with_max_entries(SERVICE_CIDR_
 static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
 /// What a destination is.
-pub(crate) enum Lookup<F> {
+pub(crate) enum Lookup {
     /// No Service: leave it alone.
     NotOurs,
-    /// A Service.
-    Frontend(F),
+    /// A Service, whose frontend is written to memory of the caller's: there is not much of it on a program's stack.
+    Frontend,
     /// A hostPort of a pod of this node.
     HostPort(Backend),
     /// A Service's address, or one that only a Service could have, at which nothing is served.
@@ -46,43 +46,42 @@ pub(crate) enum Lookup<F> {
 /// Finds out what `key` is for a socket in `netns`. What is no Service costs a few compares, and one hash lookup where
 /// Services have addresses outside of the ranges of Services.
 #[inline(always)]
-pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64) -> Lookup<Frontend> {
+pub(crate) fn lookup(key: &FrontendKey, netns: impl Fn() -> u64, frontend: &mut Frontend) -> Lookup {
     let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
+    // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
+    if key.addr.is_any() && !is_node_netns(netns()) {
+        return Lookup::NotOurs;
+    }
     let range = service_cidr(key.addr, settings.service_cidrs);
     // Of any address there may be a nodePort.
     let may_be = range != 0 || settings.flags & SettingsFlags::CLUSTER_IPS_ONLY == 0 || key.addr.is_any();
-    let found = if may_be && let Some(frontend) = get(key) {
-        Lookup::Frontend(frontend)
-    } else {
-        // A pod's loopback is its own.
-        let is_home = || is_node_netns(netns());
-        let is_node = || if key.addr.is_loopback() { is_home() } else { network::is_node(&key.addr) };
-        let is_own = || if key.addr.is_loopback() { is_home() } else { network::is_own(&key.addr) };
-        by_port(key, settings, is_node, is_own, get).unwrap_or_else(|| refused(key, range))
-    };
-    // The kernel takes "any address" for loopback, but only after this hook; and the key of a nodePort has it.
-    let served = matches!(found, Lookup::Frontend(_) | Lookup::HostPort(_));
-    if served && key.addr.is_any() && !is_node_netns(netns()) { Lookup::NotOurs } else { found }
+    if may_be && read(key, frontend) {
+        return Lookup::Frontend;
+    }
+    // A pod's loopback is its own.
+    let is_home = || is_node_netns(netns());
+    let is_node = || if key.addr.is_loopback() { is_home() } else { network::is_node(&key.addr) };
+    let is_own = || if key.addr.is_loopback() { is_home() } else { network::is_own(&key.addr) };
+    by_port(key, settings, is_node, is_own, frontend).unwrap_or_else(|| refused(key, range))
 }
 
-/// Finds out what `key` is for a packet, and writes a frontend to `found`; `has_node_ports` tells whether nodePorts are served to it at its
-/// destination, `is_own` whether that is this node's.
+/// Finds out what `key` is for a packet; `has_node_ports` tells whether nodePorts are served to it at its destination,
+/// `is_own` whether that is this node's.
 #[inline(always)]
 pub(crate) fn lookup_packet(
     key: &FrontendKey,
     has_node_ports: bool,
     is_own: bool,
-    found: &mut Frontend,
-) -> Lookup<()> {
+    frontend: &mut Frontend,
+) -> Lookup {
     let Some(settings) = SETTINGS.get(0) else { return Lookup::NotOurs };
     if key.addr.is_any() {
         return Lookup::NotOurs;
     }
-    let mut get = |key: &FrontendKey| read(key, found);
-    if get(key).is_some() {
-        return Lookup::Frontend(());
+    if read(key, frontend) {
+        return Lookup::Frontend;
     }
-    by_port(key, settings, || has_node_ports, || is_own, get)
+    by_port(key, settings, || has_node_ports, || is_own, frontend)
         .unwrap_or_else(|| refused(key, service_cidr(key.addr, settings.service_cidrs)))
 }
 
@@ -110,27 +109,30 @@ const NOBODY_ASKED: u64 = u64::MAX;
 /// [`Frontend::serving`] in one register, the number of backends in its lower half; [`NOBODY_ASKED`]: no such frontend.
 #[inline(never)]
 fn serving_at(key: &FrontendKey) -> u64 {
-    let mut found = Frontend::default();
-    read(key, &mut found)
-        .map_or(NOBODY_ASKED, |()| (u64::from(found.serving.base) << 32) | u64::from(found.serving.count))
+    let mut frontend = Frontend::default();
+    if !read(key, &mut frontend) {
+        return NOBODY_ASKED;
+    }
+    (u64::from(frontend.serving.base) << 32) | u64::from(frontend.serving.count)
 }
 
 /// What is served at addresses of nodes by a port alone.
 #[inline(always)]
-fn by_port<F>(
+fn by_port(
     key: &FrontendKey,
     settings: &Settings,
     has_node_ports: impl Fn() -> bool,
     is_own: impl Fn() -> bool,
-    mut get: impl FnMut(&FrontendKey) -> Option<F>,
-) -> Option<Lookup<F>> {
+    frontend: &mut Frontend,
+) -> Option<Lookup> {
     let port = key.port.get();
     if port >= settings.node_port_min
         && port <= settings.node_port_max
         && has_node_ports()
-        && let Some(frontend) = get(&FrontendKey::new(key.addr.any(), key.port, key.proto))
+        && read(&FrontendKey::new(key.addr.any(), key.port, key.proto), frontend)
+        && (frontend.flags & FrontendFlags::PER_NODE == 0 || is_own())
     {
-        return Some(Lookup::Frontend(frontend));
+        return Some(Lookup::Frontend);
     }
     let marked = HOST_PORT_MARKS.get(u32::from(port)).is_some_and(|mark| *mark != 0);
     if marked && is_own() { host_port(key).map(Lookup::HostPort) } else { None }
@@ -138,7 +140,7 @@ fn by_port<F>(
 
 /// What is at an address where nothing is served; `range`: the flags of the range of Services that holds it.
 #[inline(always)]
-fn refused<F>(key: &FrontendKey, range: u32) -> Lookup<F> {
+fn refused(key: &FrontendKey, range: u32) -> Lookup {
     match range {
         0 => Lookup::NotOurs,
         _ if has(&FrontendKey::address(key.addr)) => Lookup::Refused(Outcome::UnknownPort),
@@ -182,26 +184,19 @@ pub(crate) fn is_node_netns(netns: u64) -> bool {
 /// How often a frontend is read anew that was replaced while it was read.
 const READS: u32 = 3;
 
-/// A frontend, whole: the kernel may give the memory of a replaced element to another one at once, so that what was
-/// read is checked.
+/// Reads a frontend, whole; false when there is none. The kernel may give the memory of a replaced element to another one at
+/// once, so that what was read is checked.
 #[inline(always)]
-fn get(key: &FrontendKey) -> Option<Frontend> {
-    let mut found = Frontend::default();
-    read(key, &mut found).map(|()| found)
-}
-
-/// The same into memory that is there: there is not much of it on a program's stack.
-#[inline(always)]
-fn read(key: &FrontendKey, found: &mut Frontend) -> Option<()> {
+fn read(key: &FrontendKey, frontend: &mut Frontend) -> bool {
     for _ in 0..READS {
-        let element = FRONTENDS.get_ptr(key)?;
+        let Some(element) = FRONTENDS.get_ptr(key) else { return false };
         // SAFETY: the element is memory of the map until the program ends; what it holds is checked.
-        unsafe { core::ptr::copy_nonoverlapping(element, found, 1) }
-        if found.is_of(key) {
-            return Some(());
+        unsafe { core::ptr::copy_nonoverlapping(element, frontend, 1) }
+        if frontend.is_of(key) {
+            return true;
         }
     }
-    None
+    false
 }
 
 /// Whether there is such a frontend.

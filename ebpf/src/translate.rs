@@ -112,7 +112,7 @@ pub(crate) fn choose(transport: &mut Transport, client: Client) -> Verdict {
             (transport.to.dst, transport.to.dst_port, transport.is_near) = (backend.addr, backend.port, true);
             return Verdict::UNDECIDED;
         }
-        Lookup::Frontend(()) => {}
+        Lookup::Frontend => {}
     }
     transport.service = frontend.service;
     let set = match serving(&frontend, client, key.src) {

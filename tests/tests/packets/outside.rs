@@ -4,6 +4,7 @@ use anyhow::Result;
 use portolan_lab::lab::{OUTSIDE_V4, OUTSIDE_V6};
 use portolan_lab::{Family, tcp, udp};
 
+use super::per_packet::without_sockets;
 use super::scene::{NODE_PORT, Scene, TARGET, all_answer, fails, front, ways};
 
 fn outside_ip(family: Family) -> IpAddr {
@@ -70,6 +71,39 @@ fn under_a_local_policy_a_node_without_servers_stays_silent() -> Result<()> {
         let call = tcp(SocketAddr::new(scene.node(1).ip(family), NODE_PORT));
         let errno = fails("outside", scene.outside(), &call);
         assert_ne!(errno, "ECONNREFUSED", "{call}: a load balancer shall try another node");
+    }
+    Ok(())
+}
+
+/// To a nodePort of another node a client inside is one of those outside: that node's policy is asked, and the client is
+/// seen itself. (kube-proxy's nodes know their own addresses only.)
+#[test]
+fn under_a_local_policy_another_node_answers_for_itself() -> Result<()> {
+    let scene = Scene::begin()?;
+    let raw = without_sockets(&scene, &scene.client)?;
+    let (pod, node) = (scene.client.agent(), scene.node(1).agent());
+    let service = front().external_local();
+    let calls = |number: usize, family| ways(SocketAddr::new(scene.node(number).ip(family), NODE_PORT));
+    for (server, name) in [(&scene.two, "two"), (&scene.one, "one")] {
+        scene.lab.expose(&service, TARGET, &[server])?;
+        for family in Family::BOTH {
+            let (pod_ip, node_ip) = (scene.client.ip(family), scene.node(1).ip(family));
+            for (who, agent, ip) in
+                [("the pod", pod, pod_ip), ("the raw pod", &raw, pod_ip), ("the node", node, node_ip)]
+            {
+                for call in calls(1, family) {
+                    all_answer(who, agent, &call, &[name])?;
+                }
+                for call in calls(2, family) {
+                    if name == "two" {
+                        let answers = all_answer(who, agent, &call, &["two"])?;
+                        assert_eq!(answers[0].client.ip(), ip, "{who} asks {call}");
+                    } else {
+                        assert_ne!(fails(who, agent, &call), "ECONNREFUSED", "{who} asks {call}");
+                    }
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -91,6 +91,7 @@ pub(super) fn snapshot() -> Snapshot {
             (key("0.0.0.0", 30080), frontend(1, CART, HERE, node_port)),
             (key("0.0.0.0", 30081), frontend(1, CART, AWAY, node_port)),
             (key("0.0.0.0", 30082), frontend(1, CART, Set::default(), node_port)),
+            (key("0.0.0.0", 30083), frontend(1, CART, HERE, node_port | FrontendFlags::PER_NODE)),
             (key("198.51.100.80", 80), frontend(1, CART, HERE, FrontendFlags::SOURCE_RANGES)),
         ]),
         backends: BTreeMap::from([
@@ -110,7 +111,7 @@ pub(super) fn snapshot() -> Snapshot {
             node_netns: 1,
             service_cidrs: 1,
             node_port_min: 30080,
-            node_port_max: 30082,
+            node_port_max: 30083,
             ..Settings::default()
         },
         node_addrs: BTreeMap::from([
