@@ -5,8 +5,8 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap};
 use portolan_abi::{
-    Addr, Backend, Frontend, FrontendKey, HostPort, Outcome, Port, SERVICE_CIDR_SLOTS, ServiceCidr, Settings,
-    SettingsFlags,
+    Addr, Backend, Frontend, FrontendFlags, FrontendKey, HostPort, Outcome, Port, SERVICE_CIDR_SLOTS,
+    ServiceCidr, Settings, SettingsFlags,
 };
 
 use crate::network;
@@ -93,6 +93,7 @@ fn by_port(
         && port <= settings.node_port_max
         && has_node_ports()
         && let Some(frontend) = get(&FrontendKey::new(key.addr.any(), key.port, key.proto))
+        && (frontend.flags & FrontendFlags::PER_NODE == 0 || is_own())
     {
         return Some(Lookup::Frontend(frontend));
     }

@@ -119,6 +119,8 @@ impl FrontendFlags {
     pub const ADDRESS: u32 = 1 << 4;
     /// Packets from outside are served only from the ranges of `SOURCE_RANGES`.
     pub const SOURCE_RANGES: u32 = 1 << 5;
+    /// A nodePort that each node serves at its own addresses alone: to whom it leads depends on the node that is asked.
+    pub const PER_NODE: u32 = 1 << 6;
     /// What the frontend is, for people: a cluster IP.
     pub const CLUSTER_IP: u32 = 1 << 8;
     /// A nodePort.

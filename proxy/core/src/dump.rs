@@ -61,6 +61,9 @@ impl Dump<'_> {
         if frontend.affinity_seconds != 0 {
             write!(f, " affinity {}s", frontend.affinity_seconds)?;
         }
+        if frontend.flags & FrontendFlags::PER_NODE != 0 {
+            write!(f, " per-node")?;
+        }
         for (_, name) in DENIALS.iter().filter(|(flag, _)| frontend.flags & flag != 0) {
             write!(f, " {name}")?;
         }

@@ -77,7 +77,8 @@ impl Serving {
     }
 
     /// Clients on this node get the endpoints of the cluster at every frontend but the cluster IPs, whatever the
-    /// external policy: for them kube-proxy short-circuits what would go out to a load balancer and come back.
+    /// external policy: for them kube-proxy short-circuits what would go out to a load balancer and come back. Not so at a
+    /// nodePort of another node: under the policy Local that is asking this node, of which the answer is its own.
     fn frontend(&self, service: &Service, asked: &Asked) -> Wanted {
         let by = |policy: Policy| match policy {
             Policy::Cluster => Arc::clone(&self.cluster),
@@ -95,6 +96,9 @@ impl Serving {
         }
         if asked.role == Role::LoadBalancer {
             flags |= self.denied;
+        }
+        if asked.role == Role::NodePort && service.external_policy == Policy::Local {
+            flags |= FrontendFlags::PER_NODE;
         }
         let affinity_seconds = service.affinity_seconds.unwrap_or(0);
         // Clients outside seldom ask a cluster IP: it has a table only where that is the one of the others.

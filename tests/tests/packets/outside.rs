@@ -4,6 +4,7 @@ use anyhow::Result;
 use portolan_lab::lab::{OUTSIDE_V4, OUTSIDE_V6};
 use portolan_lab::{Family, tcp, udp};
 
+use super::per_packet::without_sockets;
 use super::scene::{NODE_PORT, Scene, TARGET, all_answer, fails, front, ways};
 
 fn outside_ip(family: Family) -> IpAddr {
@@ -70,6 +71,38 @@ fn under_a_local_policy_a_node_without_servers_stays_silent() -> Result<()> {
         let call = tcp(SocketAddr::new(scene.node(1).ip(family), NODE_PORT));
         let errno = fails("outside", scene.outside(), &call);
         assert_ne!(errno, "ECONNREFUSED", "{call}: a load balancer shall try another node");
+    }
+    Ok(())
+}
+
+/// To a nodePort of another node a client inside is one of those outside: that node's policy is asked, and the client is
+/// seen itself. (kube-proxy's nodes know their own addresses only.)
+#[test]
+fn under_a_local_policy_another_node_answers_for_itself() -> Result<()> {
+    let scene = Scene::begin()?;
+    let raw = without_sockets(&scene, &scene.client)?;
+    let mut questions = Vec::new();
+    for family in Family::BOTH {
+        let (pod, node) = (scene.client.ip(family), scene.node(1).ip(family));
+        let calls = |number| ways(SocketAddr::new(scene.node(number).ip(family), NODE_PORT));
+        let of_node = scene.node(1).agent();
+        for (who, agent, ip) in
+            [("the pod", scene.client.agent(), pod), ("the raw pod", &raw, pod), ("the node", of_node, node)]
+        {
+            let calls = calls(1).into_iter().zip(calls(2));
+            questions.extend(calls.map(|(home, away)| (who, agent, ip, home, away)));
+        }
+    }
+    scene.lab.expose(&front().external_local(), TARGET, &[&scene.two])?;
+    for (who, agent, ip, home, away) in &questions {
+        all_answer(who, agent, home, &["two"])?;
+        let answers = all_answer(who, agent, away, &["two"])?;
+        assert_eq!(answers[0].client.ip(), *ip, "{who} asks {away}");
+    }
+    scene.lab.expose(&front().external_local(), TARGET, &[&scene.one])?;
+    for (who, agent, _, home, away) in &questions {
+        all_answer(who, agent, home, &["one"])?;
+        assert_ne!(fails(who, agent, away), "ECONNREFUSED", "{who} asks {away}");
     }
     Ok(())
 }

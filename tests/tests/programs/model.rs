@@ -342,7 +342,10 @@ impl Model {
         let serves_ports =
             if is_pod { self.world.is_node(key.dst.ip()) } else { self.world.is_own(key.dst.ip()) };
         let front = self.world.fronts.get(&(key.dst, key.proto)).or_else(|| {
-            serves_ports.then(|| self.world.at_node_port(key.dst.ip(), key.dst.port(), key.proto)).flatten()
+            let front = self.world.at_node_port(key.dst.ip(), key.dst.port(), key.proto);
+            // Under a local policy each node answers for itself.
+            let at_home = self.world.is_own(key.dst.ip());
+            front.filter(|front| serves_ports && (at_home || !matches!(front, Front::Elsewhere(_))))
         });
         let backends = match front.cloned() {
             None if World::is_service_range(key.dst.ip()) => {

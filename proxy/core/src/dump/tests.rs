@@ -26,8 +26,8 @@ node-address 192.168.0.1
 node-address 192.168.0.2
 service-cidr 10.96.0.0/12 allocated
 service-cidr fd00:96::10/128
-frontend any-v6:30080/tcp node-port shop/cart:http affinity 600s -> refused
-frontend any-v4:30080/tcp node-port shop/cart:http affinity 600s -> \
+frontend any-v6:30080/tcp node-port shop/cart:http affinity 600s per-node -> refused
+frontend any-v4:30080/tcp node-port shop/cart:http affinity 600s per-node -> \
 inside 10.244.0.5:8080 (local), 10.244.1.5:8080 outside 10.244.0.5:8080 (local)
 frontend 10.96.0.10 address
 frontend 10.96.0.10:53/udp cluster-ip shop/cart affinity 600s -> refused

@@ -1,6 +1,6 @@
 //! What a destination means, as `ebpf/src/service.rs` finds it.
 
-use portolan_abi::{Backend, Frontend, FrontendKey, NodeAddrFlags, Outcome, ServiceCidr};
+use portolan_abi::{Backend, Frontend, FrontendFlags, FrontendKey, NodeAddrFlags, Outcome, ServiceCidr};
 
 use super::choice::place;
 use super::question::{Origin, endpoint};
@@ -56,6 +56,14 @@ fn find(trace: &mut Trace<'_>, key: &FrontendKey, has_node_ports: bool, is_own: 
     if (snapshot.settings.node_port_min..=snapshot.settings.node_port_max).contains(&port) {
         let node_port = snapshot.frontends.get(&FrontendKey::new(key.addr.any(), key.port, key.proto));
         match (node_port, has_node_ports) {
+            (Some(frontend), true) if frontend.flags & FrontendFlags::PER_NODE != 0 && !is_own => {
+                let name = snapshot.frontend_name(frontend);
+                trace.say(format!(
+                    "{port} is a nodePort, {name}, of the external policy Local: {} is another node's, which answers for \
+                     itself",
+                    key.addr
+                ));
+            }
             (Some(frontend), true) => {
                 let name = snapshot.frontend_name(frontend);
                 trace.say(format!(

@@ -112,6 +112,17 @@ verdict: translated, forwarded: sent as 192.0.2.1:40000 to 10.244.2.9:8080/tcp
 }
 
 #[test]
+fn a_pod_asks_another_nodes_node_port_under_a_local_policy() {
+    let away = told(&snapshot(), "tcp pod/shop/web-2 192.0.2.2:30083");
+    let why = "30083 is a nodePort, Service shop/cart port 80 (NodePort), of the external policy Local: 192.0.2.2 is \
+               another node's, which answers for itself\n";
+    assert!(away.contains(&format!("socket: {why}")), "{away}");
+    assert!(away.contains(&format!("packet: {why}")), "{away}");
+    let home = told(&snapshot(), "tcp pod/shop/web-2 192.0.2.1:30083");
+    assert!(home.contains("connect gives the socket one of 2 backends"), "{home}");
+}
+
+#[test]
 fn a_pod_leaves_the_cluster() {
     assert_eq!(
         told(&snapshot(), "udp 10.244.1.7:5353 1.1.1.1:53"),

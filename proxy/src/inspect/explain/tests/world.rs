@@ -77,9 +77,8 @@ const AWAY: Set = Set { base: 13, count: 1 };
 /// Node 192.0.2.1 with the pods web-1, web-2 and one that is being added; Services whose backends are here, there and
 /// nowhere.
 pub(super) fn snapshot() -> Snapshot {
-    let cluster_ip = FrontendFlags::CLUSTER_IP;
+    let (cluster_ip, node_port) = (FrontendFlags::CLUSTER_IP, FrontendFlags::NODE_PORT);
     let none = FrontendFlags::REFUSE_INSIDE | FrontendFlags::REFUSE_OUTSIDE;
-    let node_port = FrontendFlags::NODE_PORT;
     let backend = |text, flags| Backend { addr: addr(text), port: Port::new(8080), flags };
     let whole = Frontend { flags: FrontendFlags::ADDRESS, ..Frontend::default() };
     let cidr = |text, prefix_len| CidrKey { prefix_len, addr: addr(text) };
@@ -91,6 +90,7 @@ pub(super) fn snapshot() -> Snapshot {
             (key("0.0.0.0", 30080), frontend(1, CART, HERE, node_port)),
             (key("0.0.0.0", 30081), frontend(1, CART, AWAY, node_port)),
             (key("0.0.0.0", 30082), frontend(1, CART, Set::default(), node_port)),
+            (key("0.0.0.0", 30083), frontend(1, CART, HERE, node_port | FrontendFlags::PER_NODE)),
             (key("198.51.100.80", 80), frontend(1, CART, HERE, FrontendFlags::SOURCE_RANGES)),
         ]),
         backends: BTreeMap::from([
@@ -110,7 +110,7 @@ pub(super) fn snapshot() -> Snapshot {
             node_netns: 1,
             service_cidrs: 1,
             node_port_min: 30080,
-            node_port_max: 30082,
+            node_port_max: 30083,
             ..Settings::default()
         },
         node_addrs: BTreeMap::from([
