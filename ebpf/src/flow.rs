@@ -12,7 +12,6 @@ use portolan_abi::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState, Hop, Port, Pro
 use crate::atomic::fetch_add;
 use crate::network;
 use crate::repeat::{GO_ON, STOP, repeat};
-use crate::service;
 use crate::transport::Transport;
 
 /// The daemon sets the sizes of this map and of the slots.
@@ -164,13 +163,18 @@ fn clash_is_over() -> bool {
 pub(crate) fn insert(transport: &Transport) -> Created {
     let (key, translated, service, state, slot) =
         (&transport.key, &transport.to, transport.service, transport.state, transport.slot);
+    let serving = transport.serving;
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Created::Refused };
     // SAFETY: the element is this CPU's and nobody else's while the program runs.
     let scratch = unsafe { &mut *scratch };
     scratch.reply_key = translated.reversed();
     let flags = FlowFlags::REPLY | node_flags(&scratch.reply_key);
     scratch.reply_to = key.reversed();
-    fill(&mut scratch.reply, &scratch.reply_to, Origin { service, slot, state: unseen(transport), flags });
+    fill(
+        &mut scratch.reply,
+        &scratch.reply_to,
+        Origin { serving, service, slot, state: unseen(transport), flags },
+    );
     scratch.reply.seal = seal(&scratch.reply_key, &scratch.reply_to);
     match claim(&scratch.reply_key, &scratch.reply) {
         Created::Done => {}
@@ -180,9 +184,10 @@ pub(crate) fn insert(transport: &Transport) -> Created {
     if transport.is_direct {
         flags_forward |= FlowFlags::direct(transport.ttl);
     }
-    fill(&mut scratch.forward, translated, Origin { service, slot, state, flags: flags_forward });
+    fill(&mut scratch.forward, translated, Origin { serving, service, slot, state, flags: flags_forward });
     scratch.forward.seal = seal(key, translated);
-    if FLOWS.insert(key, &scratch.forward, 0).is_err() {
+    // Another CPU may have made the flow meanwhile, of a packet of the same sender: this one is sent again.
+    if FLOWS.insert(key, &scratch.forward, u64::from(BPF_NOEXIST)).is_err() {
         let _ = FLOWS.remove(&scratch.reply_key);
         return Created::Refused;
     }
@@ -207,7 +212,12 @@ pub(crate) fn is_free(key: &FlowKey) -> bool {
     let other_key = flow.other_key(key.proto);
     // SAFETY: as above.
     let other = unsafe { FLOWS.get(other_key) };
-    if other.is_some_and(|other| is_alive(flow, other, key.proto)) {
+    // One alone is about to become a flow: its other direction is made by another CPU in this moment.
+    let in_use = match other {
+        Some(other) => is_alive(flow, other, key.proto),
+        None => now().wrapping_sub(flow.seen) <= 1,
+    };
+    if in_use {
         return false;
     }
     remove(key);
@@ -330,6 +340,7 @@ fn remove(key: &FlowKey) -> bool {
 
 /// What a direction of a flow has beside its addresses.
 struct Origin {
+    serving: u32,
     service: u32,
     slot: u32,
     state: u16,
@@ -344,7 +355,7 @@ fn fill(flow: &mut Flow, to: &FlowKey, origin: Origin) {
     (flow.service, flow.slot, flow.seen) = (origin.service, origin.slot, now());
     (flow.state, flow.flags) = (origin.state, origin.flags);
     flow.hop = Hop::NONE;
-    flow.checked = service::serving();
+    flow.checked = origin.serving;
 }
 
 /// See [`Flow::seal_for`]; a function of its own because it needs more registers than there are.

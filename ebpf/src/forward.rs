@@ -114,7 +114,8 @@ pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) 
         return Verdict::drop(Outcome::NoRoute);
     }
     if transport.hop.ifindex != 0 {
-        return go(frame, packet, &transport.hop, true).unwrap_or(Verdict::drop(Outcome::NoRoute));
+        let no_route = || Verdict::drop(Outcome::NoRoute);
+        return go(frame, packet, &transport.hop, true).unwrap_or_else(no_route);
     }
     let Some(range) = neighbours(&transport.to.dst) else { return Verdict::drop(Outcome::NoRoute) };
     let mut hop = Hop::NONE;

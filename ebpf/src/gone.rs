@@ -7,9 +7,10 @@ use crate::counters::count;
 use crate::frame::Frame;
 use crate::network::Pod;
 use crate::packet::{self, Packet};
+use crate::service::Serves;
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{flow, forward, network, peer, service};
+use crate::{flow, forward, peer, service};
 
 /// Whether the frame may be a datagram to a backend that has left since its socket wrote last. Costs what has no such
 /// socket a few compares.
@@ -33,17 +34,22 @@ fn has_left(frame: &Frame<'_>, packet: &Packet) -> bool {
     let serving = service::serving();
     if let Some((asked, asked_port)) = peer::asked_for(peers, &packet.dst, dst_port) {
         let asked = FrontendKey::new(asked, asked_port, Proto::UDP);
-        if !service::is_served_by(&asked, &packet.dst, dst_port) {
+        if service::serves(&asked, &packet.dst, dst_port) == Serves::No {
             count(Outcome::Moved as u32);
             // The number may come back, with the backend: its socket is then to be looked at again.
             peers.checked = 0;
             return true;
         }
-        // It may have been away for a while, and the socket's datagrams have gone to another one.
+        // It may have been away for a while, and the socket's datagrams have gone to another one; or it is that other one,
+        // and the socket has asked anew.
         let (src, dst, proto) = (packet.src, packet.dst, Proto::UDP);
-        flow::end_if_any(&FlowKey { src, dst, src_port, dst_port, proto, pad: [0; 3] });
+        let key = FlowKey { src, dst, src_port, dst_port, proto, pad: [0; 3] };
+        flow::end_if_any(&key);
+        flow::end_if_any(&key.reversed());
+        if peer::is_only_one(peers) {
+            peers.checked = serving;
+        }
     }
-    peers.checked = serving;
     false
 }
 
@@ -65,13 +71,8 @@ pub(crate) fn ask(frame: &Frame<'_>, transport: &mut Transport) -> u32 {
 #[inline(never)]
 pub(crate) fn rewrite(frame: &Frame<'_>, transport: &Transport, network: &Network) -> Verdict {
     let dst = &transport.to.dst;
-    let is_led_on = !dst.same(transport.key.dst);
-    // The stack takes nothing from an interface that has its own address for a source: it is told that nobody is there.
-    if is_led_on && network::is_own(dst) {
-        return Verdict::drop(Outcome::NoEndpoints);
-    }
     transport.rewrite_headers(frame);
-    if !is_led_on {
+    if dst.same(transport.key.dst) {
         return Verdict::STACK;
     }
     if network.is_pod(*dst) {
@@ -96,7 +97,8 @@ pub(crate) fn address(frame: &Frame<'_>, packet: &Packet, network: &Network) -> 
     Verdict::drop(Outcome::NoPod)
 }
 
-/// A packet of a flow to an address of this node's pods that none of them has: the next datagram begins a flow anew.
+/// A packet of a flow to an address of this node's pods that none of them has: the flow is over, and the next one finds
+/// somebody else.
 /// Undecided when the stack may know what to do.
 #[inline(never)]
 pub(crate) fn backend(
@@ -108,11 +110,9 @@ pub(crate) fn backend(
     if !forward::is_unreachable(frame, packet, &transport.to.dst) {
         return Verdict::UNDECIDED;
     }
-    if !transport.key.proto.has_handshake() {
-        flow::end(&transport.key, &transport.to);
-        return Verdict::UNDECIDED;
-    }
-    if network.flags & NetworkFlags::RESET == 0 || transport.is_first {
+    flow::end(&transport.key, &transport.to);
+    let is_connection = transport.key.proto.has_handshake() && !transport.is_first;
+    if network.flags & NetworkFlags::RESET == 0 || !is_connection {
         return Verdict::UNDECIDED;
     }
     Verdict::drop(Outcome::NoPod)

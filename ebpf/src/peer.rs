@@ -98,6 +98,12 @@ pub(crate) fn asked_for(peers: &UdpPeers, addr: &Addr, port: Port) -> Option<(Ad
         .map(|peer| (peer.asked_addr, peer.asked_port))
 }
 
+/// Whether the socket talks to one Service alone.
+#[inline(always)]
+pub(crate) fn is_only_one(peers: &UdpPeers) -> bool {
+    peers.peers[1].asked_port == Port::ANY
+}
+
 /// Gives a datagram that came from a backend the source that the program sent to.
 #[inline(always)]
 pub(crate) fn restore_udp(socket: &SockAddr<'_>) {

@@ -28,12 +28,18 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     if frame.has_vlan_tag() {
         return Verdict::drop(Outcome::BadFrame);
     }
-    let moves = gone::moves(frame, &packet);
+    let mut moves = false;
     let route = match route_cache::outside(frame, &packet) {
-        Some(route) => Some(route),
-        None => match inside(frame, &packet, network, now, moves) {
+        Some(route) => {
+            moves = gone::moves(frame, &packet);
+            Some(route)
+        }
+        None => match inside(frame, &packet, network, now) {
             Verdict::KNOWN => None,
-            Verdict::UNDECIDED if moves => route_cache::once(0),
+            Verdict::MOVES => {
+                moves = true;
+                route_cache::once(0)
+            }
             Verdict::UNDECIDED => find_outside(frame, &packet, now),
             verdict => return refuse::refuse(frame, &packet, verdict),
         },
@@ -46,18 +52,18 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     refuse::refuse(frame, &packet, verdict)
 }
 
-/// Whether the source is the pod's own, and where it goes when that is a pod, or that its flow is known; undecided: it is no
-/// pod, or `moves` on from one.
+/// Whether the source is the pod's own, and where it goes when that is a pod, or that its flow is known, or that it moves on
+/// from a backend; undecided: it is for no pod.
 #[inline(never)]
-fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32, moves: bool) -> Verdict {
+fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) -> Verdict {
     let Some(source) = Pod::at(&packet.src).filter(|pod| pod.ifindex() == frame.ifindex()) else {
         return stranger(frame, packet);
     };
     if !source.sends_as(frame) {
         return Verdict::drop(Outcome::SpoofedSource);
     }
-    if moves {
-        return Verdict::UNDECIDED;
+    if gone::moves(frame, packet) {
+        return Verdict::MOVES;
     }
     let target = if network.is_pod(packet.dst) {
         let Some(pod) = Pod::at(&packet.dst) else { return gone::address(frame, packet, network) };

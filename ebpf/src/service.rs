@@ -91,16 +91,31 @@ pub(crate) fn serving() -> u32 {
     SETTINGS.get(0).map_or(0, |settings| settings.serving)
 }
 
-/// Whether who has asked for `key` may stay with a backend: it serves there, or nothing is known of the frontend any more,
-/// as of a Service that is gone.
+/// Whether a backend serves who has asked for something.
+#[derive(Clone, Copy, PartialEq)]
+#[repr(u32)]
+pub(crate) enum Serves {
+    /// It does.
+    Yes,
+    /// It does not any more.
+    No,
+    /// Nothing is known of what was asked for, as of a Service that is gone.
+    Unknown,
+}
+
+/// Whether a backend serves at the frontend.
 #[inline(never)]
-pub(crate) fn is_served_by(key: &FrontendKey, addr: &Addr, port: Port) -> bool {
+pub(crate) fn serves(key: &FrontendKey, addr: &Addr, port: Port) -> Serves {
     let mut serving = serving_at(key);
-    if serving == NOBODY_ASKED {
+    // Of an address of a node, the port says it all.
+    if serving == NOBODY_ASKED && (network::node_addr(&key.addr).is_some() || key.addr.is_loopback()) {
         serving = serving_at(&FrontendKey::new(key.addr.any(), key.port, key.proto));
     }
+    if serving == NOBODY_ASKED {
+        return Serves::Unknown;
+    }
     let set = Set { base: (serving >> 32) as u32, count: serving as u32 };
-    serving == NOBODY_ASKED || backend::contains(set, *addr, port)
+    if backend::contains(set, *addr, port) { Serves::Yes } else { Serves::No }
 }
 
 /// No set has so many backends.

@@ -22,8 +22,8 @@ use crate::transport::Transport;
 /// Ports from here on are given out; a client's own port is kept, wherever it is.
 const FIRST_PORT: u32 = 1024;
 const PORTS: u32 = 65536 - FIRST_PORT;
-/// How many ports are tried, the client's own and others from a random one on: with nine of ten taken, none is free among so many once in 10^23
-/// times.
+/// How many ports are tried, the client's own and others from a random one on: with nine of ten taken, none is free among so
+/// many once in 10^23 times.
 const TRIES: u32 = 513;
 /// From one port to the next that is tried: no divisor of [`PORTS`] in it, so that none is tried twice, and far apart,
 /// because those that are taken are neighbours where clients count their ports.

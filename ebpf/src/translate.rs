@@ -9,7 +9,7 @@ use crate::flow::Created;
 use crate::frame::{Frame, Headers};
 use crate::network::{self, Pod};
 use crate::packet::Packet;
-use crate::service::{self, Lookup};
+use crate::service::{self, Lookup, Serves};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
 use crate::{backend, counters, flow, forward, gone, monitor, snat};
@@ -53,7 +53,7 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
     let is_checked = flags & FlowFlags::REPLY != 0
         || transport.key.proto != Proto::UDP
         || flow.service == 0
-        || flow.checked == service::serving();
+        || flow.checked == transport.serving;
     transport.to = flow.translated(transport.key.proto);
     if seal != flow::seal(&transport.key, &transport.to) {
         return false;
@@ -78,16 +78,21 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
 /// this packet.
 #[inline(never)]
 fn has_lost_backend(transport: &mut Transport) -> bool {
-    let serving = service::serving();
-    if service::is_served_by(&transport.asked, &transport.to.dst, transport.to.dst_port) {
-        flow::set_checked(&transport.key, serving);
+    // What has no port of its own does not say what was asked for.
+    if transport.quoted != 0 || transport.is_headless {
         return false;
     }
-    flow::end(&transport.key, &transport.to);
-    transport.to = transport.key;
-    true
+    match service::serves(&transport.asked, &transport.to.dst, transport.to.dst_port) {
+        Serves::Yes => flow::set_checked(&transport.key, transport.serving),
+        Serves::Unknown => 0,
+        Serves::No => {
+            flow::end(&transport.key, &transport.to);
+            transport.to = transport.key;
+            return true;
+        }
+    };
+    false
 }
-
 /// A packet to a Service, the first of its flow: what it is rewritten to is then known, and the verdict
 /// undecided. [`Verdict::STACK`] when it is for no Service. What the Service refuses is counted for it.
 #[inline(always)]

@@ -8,6 +8,7 @@ use crate::fragment::{self, Fragment, Part, PartKey};
 use crate::frame::{Checksum, Frame, Headers, L3};
 use crate::icmp_error;
 use crate::packet::{FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, Packet, is_extension};
+use crate::service;
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -56,6 +57,8 @@ pub(crate) struct Transport {
     pub(crate) asked: FrontendKey,
     /// The id of the Service port that it is sent to; 0: none.
     pub(crate) service: u32,
+    /// [`service::serving`](crate::service::serving) before anything was asked.
+    pub(crate) serving: u32,
     /// The place in the budget of flows that a new one gets.
     pub(crate) slot: u32,
     /// Answers to its sender come by here, whatever its source address is.
@@ -266,6 +269,7 @@ impl Transport {
     fn decide_nothing(&mut self) {
         self.to = self.key;
         self.asked = FrontendKey::new(self.key.dst, self.key.dst_port, self.key.proto);
+        self.serving = service::serving();
     }
 
     /// What the header of TCP, UDP or SCTP says.

@@ -14,6 +14,10 @@ use crate::{flow, forward, gone, icmp_error, refuse, route_cache, service};
 #[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
+    // A switch that does not know better, or a sniffer, brings what is for others.
+    if !frame.is_for_this_host() {
+        return Verdict::STACK;
+    }
     let addresses = packet::addresses(frame);
     if is_for_node(addresses, network) {
         if is_the_nodes_own(frame, addresses, network) {
@@ -245,6 +249,11 @@ fn begin(frame: &Frame<'_>, transport: &mut Transport, moves: bool) -> Verdict {
         let verdict = translate::to_service(transport, client);
         if verdict != Verdict::UNDECIDED {
             return verdict;
+        }
+        // The stack takes nothing from an interface that has its own address for a source: the socket is told that nobody
+        // is there, and asks anew.
+        if network::is_own(&transport.to.dst) {
+            return Verdict::drop(Outcome::NoEndpoints);
         }
     } else if flow::is_free(&transport.key.reversed()) {
         return Verdict::STACK;

@@ -22,6 +22,8 @@ impl Verdict {
     pub(crate) const GONE: Self = Self(SHOT as u64);
     /// Its flow is known, and it is still to be sent where that goes; never what a program returns.
     pub(crate) const KNOWN: Self = Self(u64::MAX - 1);
+    /// It is for a backend that has left, and goes on to another one; never what a program returns.
+    pub(crate) const MOVES: Self = Self(u64::MAX - 2);
     /// Not decided; never what a program returns.
     pub(crate) const UNDECIDED: Self = Self(u64::MAX);
 

@@ -127,5 +127,11 @@ fn find(frame: &Frame<'_>, packet: &Packet, transport: &Transport, way: &mut Way
     }
     way.ifindex = question.ifindex;
     way.macs = [question.dmac, question.smac];
-    way.ifindex == frame.ifindex() || XDP_UPLINKS.get_ifindex(way.ifindex).is_some()
+    if way.ifindex != frame.ifindex() {
+        return XDP_UPLINKS.get_ifindex(way.ifindex).is_some();
+    }
+    // A switch that does not know better, or a sniffer, brings what is for others.
+    let macs = frame.at::<[[u8; 6]; 2]>(0);
+    // SAFETY: `at` has checked the bounds.
+    macs.is_some_and(|macs| unsafe { (*macs)[0] } == way.macs[1])
 }

@@ -17,6 +17,7 @@ pub mod links;
 pub mod load;
 #[cfg(feature = "bpf-log")]
 mod log;
+mod pinned;
 pub mod routes;
 mod sys;
 pub mod tc;

@@ -257,7 +257,8 @@ pub struct UdpPeers {
     pub peers: [UdpPeer; UDP_PEERS],
     /// The entry that is overwritten next when all are in use.
     pub next: u32,
-    /// [`Settings::serving`](crate::Settings::serving) when the backend of the last datagram was found to serve.
+    /// [`Settings::serving`](crate::Settings::serving) when the backend was last found to serve, of a socket that has one
+    /// conversation; otherwise 0, and it is looked at each time.
     pub checked: u32,
 }
 

@@ -101,8 +101,8 @@ pub struct RunArgs {
     /// Whether an XDP program sends on what clients outside and pods of other nodes send each other by this node
     ///
     /// Such a packet never becomes one of the kernel's; all others are looked at once more. Attaching it makes some drivers
-    /// set up their queues anew, which interrupts the link: hence it is not attached unless that is asked for. `portolan status` says for
-    /// each uplink whether it is, and why not.
+    /// set up their queues anew, which interrupts the link: hence it is not attached unless that is asked for.
+    /// `portolan status` says for each uplink whether it is.
     #[arg(
         long,
         value_enum,
@@ -259,7 +259,7 @@ pub enum Masquerade {
 /// What becomes of TCP connections to an address that no pod of this node has any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum GonePods {
-    /// Whoever still speaks gets a TCP reset at once, instead of waiting for many minutes
+    /// Whoever still speaks gets a TCP reset within a second or two, instead of waiting for many minutes
     Reset,
     /// They are left to the kernel, which answers with ICMP errors that established connections do not heed
     Ignore,

@@ -19,6 +19,7 @@ use portolan_core::state::Limits;
 
 use super::Pins;
 use super::links::{self, Attached, PROGRAMS};
+use super::pinned;
 use super::tc::Packets;
 use super::xdp;
 
@@ -41,6 +42,7 @@ impl Programs {
     pub fn load(pins: &Pins, cgroup: &Path, limits: &Limits) -> Result<Self> {
         prepare(pins)?;
         let dir = pins.maps();
+        pinned::check(OBJECT, &dir)?;
         let mut loader = EbpfLoader::new();
         for name in MAPS {
             loader.map_pin_path(name.as_str(), dir.join(name.as_str()));

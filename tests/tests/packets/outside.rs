@@ -81,29 +81,28 @@ fn under_a_local_policy_a_node_without_servers_stays_silent() -> Result<()> {
 fn under_a_local_policy_another_node_answers_for_itself() -> Result<()> {
     let scene = Scene::begin()?;
     let raw = without_sockets(&scene, &scene.client)?;
-    let (pod, node) = (scene.client.agent(), scene.node(1).agent());
-    let service = front().external_local();
-    let calls = |number: usize, family| ways(SocketAddr::new(scene.node(number).ip(family), NODE_PORT));
-    for (server, name) in [(&scene.two, "two"), (&scene.one, "one")] {
-        scene.lab.expose(&service, TARGET, &[server])?;
-        for family in Family::BOTH {
-            let (pod_ip, node_ip) = (scene.client.ip(family), scene.node(1).ip(family));
-            for (who, agent, ip) in
-                [("the pod", pod, pod_ip), ("the raw pod", &raw, pod_ip), ("the node", node, node_ip)]
-            {
-                for call in calls(1, family) {
-                    all_answer(who, agent, &call, &[name])?;
-                }
-                for call in calls(2, family) {
-                    if name == "two" {
-                        let answers = all_answer(who, agent, &call, &["two"])?;
-                        assert_eq!(answers[0].client.ip(), ip, "{who} asks {call}");
-                    } else {
-                        assert_ne!(fails(who, agent, &call), "ECONNREFUSED", "{who} asks {call}");
-                    }
-                }
-            }
+    let mut questions = Vec::new();
+    for family in Family::BOTH {
+        let (pod, node) = (scene.client.ip(family), scene.node(1).ip(family));
+        let calls = |number| ways(SocketAddr::new(scene.node(number).ip(family), NODE_PORT));
+        let of_node = scene.node(1).agent();
+        for (who, agent, ip) in
+            [("the pod", scene.client.agent(), pod), ("the raw pod", &raw, pod), ("the node", of_node, node)]
+        {
+            let calls = calls(1).into_iter().zip(calls(2));
+            questions.extend(calls.map(|(home, away)| (who, agent, ip, home, away)));
         }
+    }
+    scene.lab.expose(&front().external_local(), TARGET, &[&scene.two])?;
+    for (who, agent, ip, home, away) in &questions {
+        all_answer(who, agent, home, &["two"])?;
+        let answers = all_answer(who, agent, away, &["two"])?;
+        assert_eq!(answers[0].client.ip(), *ip, "{who} asks {away}");
+    }
+    scene.lab.expose(&front().external_local(), TARGET, &[&scene.one])?;
+    for (who, agent, _, home, away) in &questions {
+        all_answer(who, agent, home, &["one"])?;
+        assert_ne!(fails(who, agent, away), "ECONNREFUSED", "{who} asks {away}");
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ impl<K> fmt::Debug for Item<K> {
 impl<'de, K: Parse + DeserializeOwned> Deserialize<'de> for Item<K> {
     /// Fails only for what has no metadata, and so is no object.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let mut value = Value::deserialize(deserializer)?;
         let text = |field: &str| value["metadata"][field].as_str().map(str::to_owned);
         let metadata = ObjectMeta {
             name: text("name"),
@@ -53,6 +53,10 @@ impl<'de, K: Parse + DeserializeOwned> Deserialize<'de> for Item<K> {
         };
         if metadata.name.is_none() {
             return Err(D::Error::missing_field("metadata.name"));
+        }
+        // Nobody reads them, and the API has `lastTransitionTime: null` in them, which the type does not take.
+        if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
+            status.remove("conditions");
         }
         let parsed = match K::deserialize(value) {
             Ok(object) => object.parse(),

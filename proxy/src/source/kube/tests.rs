@@ -346,6 +346,17 @@ async fn a_bad_object_is_refused_alone() {
     server.expect(&["delete zero", "accepted Service shop/zero"]).await;
 }
 
+/// Go writes a time that was never set as null, which the types of k8s-openapi do not have in conditions.
+#[tokio::test]
+async fn a_condition_without_a_time_is_no_reason_to_refuse() {
+    let mut changed = service("a", 81);
+    let condition = json!({ "type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": null });
+    changed["status"] = json!({ "loadBalancer": {}, "conditions": [condition] });
+    let events = vec![added("a"), done(), event("MODIFIED", changed)];
+    let mut server = Server::start(vec![Answer::Watch(events)]).await;
+    server.expect(&["reset a", "apply a"]).await;
+}
+
 #[tokio::test]
 async fn what_is_not_ours_any_more_is_deleted() {
     let mut external = service("a", 80);

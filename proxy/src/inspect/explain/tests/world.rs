@@ -77,9 +77,8 @@ const AWAY: Set = Set { base: 13, count: 1 };
 /// Node 192.0.2.1 with the pods web-1, web-2 and one that is being added; Services whose backends are here, there and
 /// nowhere.
 pub(super) fn snapshot() -> Snapshot {
-    let cluster_ip = FrontendFlags::CLUSTER_IP;
+    let (cluster_ip, node_port) = (FrontendFlags::CLUSTER_IP, FrontendFlags::NODE_PORT);
     let none = FrontendFlags::REFUSE_INSIDE | FrontendFlags::REFUSE_OUTSIDE;
-    let node_port = FrontendFlags::NODE_PORT;
     let backend = |text, flags| Backend { addr: addr(text), port: Port::new(8080), flags };
     let whole = Frontend { flags: FrontendFlags::ADDRESS, ..Frontend::default() };
     let cidr = |text, prefix_len| CidrKey { prefix_len, addr: addr(text) };
