@@ -186,8 +186,7 @@ pub(crate) fn insert(transport: &Transport) -> Created {
     }
     fill(&mut scratch.forward, translated, Origin { serving, service, slot, state, flags: flags_forward });
     scratch.forward.seal = seal(key, translated);
-    // Another CPU may have made the flow meanwhile, of a packet of the same sender: this one is sent again.
-    if FLOWS.insert(key, &scratch.forward, u64::from(BPF_NOEXIST)).is_err() {
+    if FLOWS.insert(key, &scratch.forward, 0).is_err() {
         let _ = FLOWS.remove(&scratch.reply_key);
         return Created::Refused;
     }
@@ -212,12 +211,7 @@ pub(crate) fn is_free(key: &FlowKey) -> bool {
     let other_key = flow.other_key(key.proto);
     // SAFETY: as above.
     let other = unsafe { FLOWS.get(other_key) };
-    // One alone is about to become a flow: its other direction is made by another CPU in this moment.
-    let in_use = match other {
-        Some(other) => is_alive(flow, other, key.proto),
-        None => now().wrapping_sub(flow.seen) <= 1,
-    };
-    if in_use {
+    if other.is_some_and(|other| is_alive(flow, other, key.proto)) {
         return false;
     }
     remove(key);

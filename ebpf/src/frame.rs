@@ -140,13 +140,6 @@ impl<'a> Frame<'a> {
         unsafe { (*self.skb()).__bindgen_anon_2.sk }
     }
 
-    /// Whether its link-layer destination is the interface it came in by (`PACKET_HOST`, include/uapi/linux/if_packet.h).
-    #[inline(always)]
-    pub(crate) fn is_for_this_host(&self) -> bool {
-        // SAFETY: as in `ingress_ifindex`.
-        unsafe { (*self.skb()).pkt_type == 0 }
-    }
-
     /// Whether it has a VLAN tag that the kernel has taken out of the frame.
     #[inline(always)]
     pub(crate) fn has_vlan_tag(&self) -> bool {

@@ -86,7 +86,7 @@ pub(crate) fn rewrite(frame: &Frame<'_>, transport: &Transport, network: &Networ
 /// all else is the stack's to answer.
 #[inline(always)]
 pub(crate) fn address(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
-    if network.flags & NetworkFlags::RESET == 0 || !packet.is_tcp() {
+    if network.flags & NetworkFlags::RESET == 0 || !packet.is_tcp() || packet.is_from_link() {
         return Verdict::STACK;
     }
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::STACK };

@@ -260,6 +260,12 @@ impl Packet {
         first >> 24 != 0xff && !self.src.is_loopback() && !self.src.is_any()
     }
 
+    /// Whether its source is an IPv6 address that is one on its link alone: no router sends an answer there.
+    #[inline(always)]
+    pub(crate) fn is_from_link(&self) -> bool {
+        !self.src.is_v4() && u32::from_be(self.src.words()[0]) >> 22 == 0x3fa
+    }
+
     /// Whether it may come from an interface that has no global address yet, or looks for its neighbours: IPv6, from a
     /// link-local address or none, to the link.
     #[inline(always)]

@@ -42,9 +42,9 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
     let Some(flow) = flow::find(&transport.key, transport.state) else { return false };
     // A port that was taken again: the client begins anew, so that the choice does, too; or it has asked the backend by its
     // own address this time, and that accepts.
-    if transport.is_first || transport.state & FlowState::SYN_ACK != 0 {
+    let is_reply = flow.flags & FlowFlags::REPLY != 0 && transport.key.proto.has_handshake();
+    if transport.is_first || (is_reply && transport.state & FlowState::SYN_ACK != 0) {
         // Nothing that answers begins a TCP connection: that is for a socket of the host.
-        let is_reply = flow.flags & FlowFlags::REPLY != 0 && transport.key.proto.has_handshake();
         if (transport.is_first && is_reply) || flow::begins_anew(&transport.key, flow) {
             return false;
         }

@@ -14,10 +14,6 @@ use crate::{flow, forward, gone, icmp_error, refuse, route_cache, service};
 #[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
-    // A switch that does not know better, or a sniffer, brings what is for others.
-    if !frame.is_for_this_host() {
-        return Verdict::STACK;
-    }
     let addresses = packet::addresses(frame);
     if is_for_node(addresses, network) {
         if is_the_nodes_own(frame, addresses, network) {

@@ -128,6 +128,26 @@ fn the_next_datagram_is_answered_although_the_backend_was_deleted() -> Result<()
     Ok(())
 }
 
+/// A client that asks anew from the same port is given the backend itself, to which its datagrams were led on before.
+#[test]
+fn who_asks_anew_from_the_same_port_is_answered() -> Result<()> {
+    let scene = Scene::begin()?;
+    scene.lab.apply(&front())?;
+    for family in Family::BOTH {
+        serve(&scene.lab, &[(&scene.two, ready)])?;
+        let at = cluster_ip(family, 53)?;
+        let open = || scene.client.agent().open(udp(at).connected().from_port(5353));
+        let client = |socket| Client { name: "pod".into(), socket, at };
+        let first = client(open()?);
+        first.is_answered_by("two")?;
+        serve(&scene.lab, &[(&scene.one, ready)])?;
+        first.is_answered_by("one")?;
+        drop(first);
+        client(open()?).is_answered_by("one")?;
+    }
+    Ok(())
+}
+
 /// Whoever still serves keeps its conversations, chosen or not, as with kube-proxy's conntrack entries.
 #[test]
 fn a_conversation_with_a_backend_that_terminates_stays() -> Result<()> {

@@ -10,7 +10,7 @@ use portolan_lab::frame::{ETHERNET, flags, proto};
 
 use crate::expected::{Expected, Step, as_it_is, refused, rewritten, spoofed};
 use crate::packet::{Fragments, Key, Kind, Net, PartOf, Transport, Unreadable, is_translation, replaced};
-use crate::rules::{has_route, has_sender, is_routable, is_router_message, stays_on_link};
+use crate::rules::{has_route, has_sender, is_link_local, is_routable, is_router_message, stays_on_link};
 use crate::run::{Action, Hook, Place, Seen};
 use crate::world::{Front, World};
 
@@ -252,7 +252,7 @@ impl Model {
 
     /// No pod has the address: whoever has a TCP connection to it is told.
     fn nobody(&mut self, step: &Step<'_>) -> Expected {
-        let is_tcp = step.net.proto == proto::TCP;
+        let is_tcp = step.net.proto == proto::TCP && !is_link_local(step.net.src);
         match Transport::read(step.frame, &step.net, &mut self.fragments) {
             Ok(transport) if is_tcp && !transport.is_first => refused(step, &transport, Outcome::NoPod),
             _ => as_it_is(step.frame, Action::Stack, None),
@@ -313,7 +313,7 @@ impl Model {
         let flow = *flow;
         let is_tcp = transport.key.proto == proto::TCP;
         let accepts = transport.flags & (flags::SYN | flags::ACK) == flags::SYN | flags::ACK;
-        if transport.is_first || (is_tcp && accepts && transport.kind == Kind::Whole) {
+        if transport.is_first || (is_tcp && flow.is_reply && accepts && transport.kind == Kind::Whole) {
             if transport.is_first && is_tcp && flow.is_reply {
                 return None;
             }
@@ -454,10 +454,9 @@ impl Model {
             return Expected { counts, ..rewritten(step, transport, &to) };
         }
         if World::is_pod_range(to.dst.ip()) && !self.world.pods.contains_key(&to.dst.ip()) {
-            if transport.key.proto != proto::TCP {
-                self.flows.remove(&transport.key);
-                self.flows.remove(&to.reversed());
-            } else if !transport.is_first {
+            self.flows.remove(&transport.key);
+            self.flows.remove(&to.reversed());
+            if transport.key.proto == proto::TCP && !transport.is_first {
                 let mut expected = refused(step, transport, Outcome::NoPod);
                 counts.append(&mut expected.counts);
                 return Expected { counts, ..expected };
