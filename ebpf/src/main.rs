@@ -29,6 +29,7 @@ mod route_cache;
 mod service;
 mod snat;
 mod sock_addr;
+mod tcp;
 mod translate;
 mod transport;
 mod uplink;

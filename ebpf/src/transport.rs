@@ -9,6 +9,7 @@ use crate::frame::{Checksum, Frame, Headers, L3};
 use crate::icmp_error;
 use crate::packet::{FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, Packet, is_extension};
 use crate::service;
+use crate::tcp::Tcp;
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -90,43 +91,6 @@ pub(crate) struct Transport {
 /// another one of ours on its CPU, because bottom halves are off while it runs.
 #[map]
 static TRANSPORT: PerCpuArray<Transport> = PerCpuArray::with_max_entries(1, 0);
-
-/// The first bytes of a TCP header (RFC 9293).
-#[repr(C)]
-#[derive(Default)]
-struct Tcp {
-    src: u16,
-    dst: u16,
-    seq: u32,
-    ack: u32,
-    offset: u8,
-    flags: u8,
-}
-
-impl Tcp {
-    const FIN: u8 = 1;
-    const SYN: u8 = 1 << 1;
-    const RST: u8 = 1 << 2;
-    const ACK: u8 = 1 << 4;
-
-    #[inline(always)]
-    fn state(&self) -> u16 {
-        let mut state = 0;
-        if self.flags & Self::ACK != 0 {
-            state |= FlowState::ACK;
-            if self.flags & Self::SYN != 0 {
-                state |= FlowState::SYN_ACK;
-            }
-        }
-        if self.flags & Self::FIN != 0 {
-            state |= FlowState::FIN;
-        }
-        if self.flags & Self::RST != 0 {
-            state |= FlowState::RST;
-        }
-        state
-    }
-}
 
 /// The first bytes of an ICMP or ICMPv6 echo message (RFC 792, RFC 4443).
 #[repr(C)]

@@ -63,8 +63,11 @@ fn clients<'a>(scene: &'a Scene, raw: &'a Agent) -> Result<Vec<Client<'a>>> {
     Ok(clients)
 }
 
+/// A pod, and the state in which it is an endpoint.
+type Member<'a> = (&'a Pod, fn(Endpoint) -> Endpoint);
+
 /// Lets the Service have these endpoints, and no others.
-fn serve(lab: &Lab, endpoints: &[(&Pod, fn(Endpoint) -> Endpoint)]) -> Result<()> {
+fn serve(lab: &Lab, endpoints: &[Member<'_>]) -> Result<()> {
     let mut slices = portolan_lab::slices(&front(), TARGET, &[]);
     for (slice, family) in slices.iter_mut().zip(Family::BOTH) {
         for (pod, state) in endpoints {

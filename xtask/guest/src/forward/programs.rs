@@ -71,7 +71,7 @@ fn info(program: &ProgramInfo) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
 }
 
-/// The number in a line such as `run_cnt:	17`.
+/// The number in a line such as `run_cnt: 17`, whose two parts a tab divides.
 fn number(info: &str, key: &str) -> Result<u64> {
     let mut lines = info.lines().filter_map(|line| line.split_once(':'));
     let (_, value) =
