@@ -98,8 +98,7 @@ pub(crate) fn address(frame: &Frame<'_>, packet: &Packet, network: &Network) -> 
 }
 
 /// A packet of a flow to an address of this node's pods that none of them has: the flow is over, and the next one finds
-/// somebody else.
-/// Undecided when the stack may know what to do.
+/// somebody else. Undecided when the stack may know what to do.
 #[inline(never)]
 pub(crate) fn backend(
     frame: &Frame<'_>,

@@ -63,6 +63,11 @@ fn clients<'a>(scene: &'a Scene, raw: &'a Agent) -> Result<Vec<Client<'a>>> {
     Ok(clients)
 }
 
+/// Each has an answer from this server.
+fn all_answered_by(clients: &[Client<'_>], server: &str) -> Result<()> {
+    clients.iter().try_for_each(|client| client.is_answered_by(server))
+}
+
 /// A pod, and the state in which it is an endpoint.
 type Member<'a> = (&'a Pod, fn(Endpoint) -> Endpoint);
 
@@ -91,18 +96,14 @@ fn the_next_datagram_goes_to_a_backend_that_serves() -> Result<()> {
     for (first, then) in [(&scene.two, &scene.one), (&scene.one, &scene.two)] {
         serve(&scene.lab, &[(first, ready)])?;
         let clients = clients(&scene, &raw)?;
-        let all_answered_by = |server: &Pod| {
-            clients
-                .iter()
-                .try_for_each(|client| (0..3).try_for_each(|_| client.is_answered_by(server.name())))
-        };
-        all_answered_by(first)?;
+        let go_on_with = |server: &Pod| (0..3).try_for_each(|_| all_answered_by(&clients, server.name()));
+        go_on_with(first)?;
         serve(&scene.lab, &[(then, ready)])?;
-        all_answered_by(then)?;
+        go_on_with(then)?;
         serve(&scene.lab, &[(first, ready)])?;
-        all_answered_by(first)?;
+        go_on_with(first)?;
         serve(&scene.lab, &[(then, ready)])?;
-        all_answered_by(then)?;
+        go_on_with(then)?;
     }
     Ok(())
 }
@@ -116,7 +117,7 @@ fn the_next_datagram_is_answered_although_the_backend_was_deleted() -> Result<()
         let gone = scene.lab.server(scene.node(number), "gone", TARGET)?;
         serve(&scene.lab, &[(&gone, ready)])?;
         let clients = clients(&scene, &raw)?;
-        clients.iter().try_for_each(|client| client.is_answered_by("gone"))?;
+        all_answered_by(&clients, "gone")?;
         serve(&scene.lab, &[(&scene.two, ready)])?;
         gone.delete()?;
         // What the node itself sends to a pod of its own that is gone finds no route: the socket is told.
@@ -126,7 +127,7 @@ fn the_next_datagram_is_answered_although_the_backend_was_deleted() -> Result<()
             let failure = client.socket.ask().expect_err("nobody has the address");
             ensure!(failure.stage == "send", "the node is told as soon as it sends, not {failure}");
         }
-        others.iter().try_for_each(|client| client.is_answered_by("two"))?;
+        all_answered_by(&others, "two")?;
     }
     Ok(())
 }
@@ -159,9 +160,9 @@ fn a_conversation_with_a_backend_that_terminates_stays() -> Result<()> {
     scene.lab.apply(&front())?;
     serve(&scene.lab, &[(&scene.two, ready)])?;
     let clients = clients(&scene, &raw)?;
-    clients.iter().try_for_each(|client| client.is_answered_by("two"))?;
+    all_answered_by(&clients, "two")?;
     serve(&scene.lab, &[(&scene.two, Endpoint::terminating), (&scene.one, ready)])?;
-    clients.iter().try_for_each(|client| client.is_answered_by("two"))?;
+    all_answered_by(&clients, "two")?;
     Ok(())
 }
 
@@ -173,7 +174,7 @@ fn with_nobody_left_the_sender_is_told_and_served_again_afterwards() -> Result<(
     scene.lab.apply(&front())?;
     serve(&scene.lab, &[(&scene.two, ready)])?;
     let clients = clients(&scene, &raw)?;
-    clients.iter().try_for_each(|client| client.is_answered_by("two"))?;
+    all_answered_by(&clients, "two")?;
     serve(&scene.lab, &[])?;
     // An ICMP error reaches connected sockets alone.
     for client in clients.iter().filter(|client| client.name.ends_with(", connected")) {
@@ -181,7 +182,7 @@ fn with_nobody_left_the_sender_is_told_and_served_again_afterwards() -> Result<(
         ensure!(failure.errno == "ECONNREFUSED", "{} asks {}: {failure}", client.name, client.at);
     }
     serve(&scene.lab, &[(&scene.one, ready)])?;
-    clients.iter().try_for_each(|client| client.is_answered_by("one"))?;
+    all_answered_by(&clients, "one")?;
     Ok(())
 }
 
