@@ -1,38 +1,27 @@
 //! Flows: what is translated packet by packet. Written by the programs alone; nothing here is ever evicted while both
 //! sides talk.
 
-use core::ffi::c_long;
+pub(crate) mod slot;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
-use portolan_abi::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState, Hop, Port, Proto};
+use portolan_abi::{Addr, Flow, FlowFlags, FlowKey, FlowState, Hop, Port, Proto};
 
 use crate::atomic::fetch_add;
-use crate::network;
-use crate::repeat::{GO_ON, STOP, repeat};
 use crate::transport::Transport;
+use crate::{network, route_cache};
 
 /// The daemon sets the sizes of this map and of the slots.
 #[map]
 static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 #[map]
-static FLOW_SLOTS: Array<FlowSlot> = Array::with_max_entries(1, 0);
-
-#[map]
-static FLOW_HEAD: Array<u64> = Array::with_max_entries(1, 0);
-
-#[map]
 static LOCAL_PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
 
 /// What an insert says when there is such a key (`EEXIST`).
 const EXISTS: i32 = -17;
-
-/// How many slots a new flow looks at. When all are held by flows in use it is refused: with a table that is nine tenths
-/// full of them, one in 850.
-const SLOT_TRIES: u32 = 64;
 
 /// Whether a port of this node's addresses is in any flow: this spares the host's own traffic a look at `FLOWS`.
 #[inline(always)]
@@ -47,8 +36,7 @@ pub(crate) fn now() -> u32 {
     (unsafe { bpf_ktime_get_coarse_ns() } >> Flow::TICK_SHIFT) as u32
 }
 
-/// The flow of a packet; takes note of what the packet says about it. The next hop is forgotten with every tick, so that a
-/// change of routes is followed within one.
+/// The flow of a packet; takes note of what the packet says about it.
 #[inline(always)]
 pub(crate) fn find(key: &FlowKey, state: u16) -> Option<&'static Flow> {
     let flow = FLOWS.get_ptr_mut(key)?;
@@ -58,7 +46,6 @@ pub(crate) fn find(key: &FlowKey, state: u16) -> Option<&'static Flow> {
     unsafe {
         if (*flow).seen != now {
             (*flow).seen = now;
-            (*flow).hop.ifindex = 0;
         }
         if (*flow).state | state != (*flow).state {
             (*flow).state |= state;
@@ -77,18 +64,23 @@ pub(crate) fn set_checked(key: &FlowKey, serving: u32) -> u32 {
     0
 }
 
-/// Remembers the way that a flow's packets take.
-#[inline(always)]
-pub(crate) fn set_hop(key: &FlowKey, hop: &Hop) {
+/// Remembers the way that a flow's packets take for this moment. Returns a number because the verifier wants a function to.
+#[inline(never)]
+pub(crate) fn set_hop(key: &FlowKey, hop: &Hop) -> u32 {
     if let Some(flow) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: the element lives until the program ends. Who reads it meanwhile sees no hop, or all of one: only two
-        // packets of the same direction that were routed apart at the same moment could mix theirs.
-        unsafe {
-            (*flow).hop.flags = hop.flags;
-            (*flow).hop.macs = hop.macs;
-            (&raw mut (*flow).hop.ifindex).write_volatile(hop.ifindex);
-        }
+        // SAFETY: the element lives until the program ends.
+        set(unsafe { &mut *flow }, hop, route_cache::now());
     }
+    0
+}
+
+/// Who reads it meanwhile sees no hop, or all of one: only two packets of the same direction that were routed apart at the same
+/// moment could mix theirs.
+#[inline(always)]
+fn set(flow: &mut Flow, hop: &Hop, now: u32) {
+    flow.hop = *hop;
+    // SAFETY: it is a reference.
+    unsafe { (&raw mut flow.hop_since).write_volatile(now) }
 }
 
 /// Whether a packet that could begin a flow belongs to one that is over: the old one is then removed, so that the packet
@@ -102,8 +94,7 @@ pub(crate) fn begins_anew(key: &FlowKey, flow: &Flow) -> bool {
         Some(other) => key.proto.has_handshake() && FlowState::is_closed(flow.state, other.state),
     };
     if over {
-        remove(key);
-        remove(&other_key);
+        remove_both(key, &other_key);
     }
     over
 }
@@ -111,9 +102,7 @@ pub(crate) fn begins_anew(key: &FlowKey, flow: &Flow) -> bool {
 /// Removes a flow whose packets become `to`.
 #[inline(never)]
 pub(crate) fn end(key: &FlowKey, to: &FlowKey) -> bool {
-    let other_key = to.reversed();
-    remove(&other_key);
-    remove(key)
+    remove_both(key, &to.reversed())
 }
 
 /// Removes the flow of packets with this key, if there is one.
@@ -122,8 +111,7 @@ pub(crate) fn end_if_any(key: &FlowKey) -> bool {
     // SAFETY: the element lives until the program ends.
     let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
     let other_key = flow.other_key(key.proto);
-    remove(&other_key);
-    remove(key)
+    remove_both(key, &other_key)
 }
 
 /// Room for a flow that is made: more than fits on a program's stack beside what it knows of the packet. A program is not
@@ -161,37 +149,33 @@ fn clash_is_over() -> bool {
     reason = "what is not borrowed is copied to the stack first"
 )]
 pub(crate) fn insert(transport: &Transport) -> Created {
-    let (key, translated, service, state, slot) =
-        (&transport.key, &transport.to, transport.service, transport.state, transport.slot);
-    let serving = transport.serving;
+    let (key, translated) = (&transport.key, &transport.to);
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Created::Refused };
     // SAFETY: the element is this CPU's and nobody else's while the program runs.
     let scratch = unsafe { &mut *scratch };
     scratch.reply_key = translated.reversed();
-    let flags = FlowFlags::REPLY | node_flags(&scratch.reply_key);
     scratch.reply_to = key.reversed();
-    fill(
-        &mut scratch.reply,
-        &scratch.reply_to,
-        Origin { serving, service, slot, state: unseen(transport), flags },
-    );
+    fill(&mut scratch.reply, &scratch.reply_to, transport);
+    scratch.reply.state = unseen(transport);
+    scratch.forward.flags = node_flags(is_own(&key.src), is_own(&key.dst));
+    scratch.reply.flags = FlowFlags::REPLY | reply_flags(transport, scratch.forward.flags);
     scratch.reply.seal = seal(&scratch.reply_key, &scratch.reply_to);
     match claim(&scratch.reply_key, &scratch.reply) {
         Created::Done => {}
         other @ (Created::Clash | Created::Refused) => return other,
     }
-    let mut flags_forward = node_flags(key);
+    fill(&mut scratch.forward, translated, transport);
+    scratch.forward.state = transport.state;
     if transport.is_direct {
-        flags_forward |= FlowFlags::direct(transport.ttl);
+        scratch.forward.flags |= FlowFlags::direct(transport.ttl);
     }
-    fill(&mut scratch.forward, translated, Origin { serving, service, slot, state, flags: flags_forward });
     scratch.forward.seal = seal(key, translated);
-    if FLOWS.insert(key, &scratch.forward, 0).is_err() {
+    if !put(key, &scratch.forward) {
         let _ = FLOWS.remove(&scratch.reply_key);
         return Created::Refused;
     }
     count_ports(key, scratch.forward.flags, 1);
-    count_ports(&scratch.reply_key, flags, 1);
+    count_ports(&scratch.reply_key, scratch.reply.flags, 1);
     Created::Done
 }
 
@@ -214,9 +198,18 @@ pub(crate) fn is_free(key: &FlowKey) -> bool {
     if other.is_some_and(|other| is_alive(flow, other, key.proto)) {
         return false;
     }
-    remove(key);
-    remove(&other_key);
+    remove_both(key, &other_key);
     true
+}
+
+/// Inserts an element in place of another one, if there is one: who answered from this port opens a connection from it now.
+#[inline(always)]
+fn put(key: &FlowKey, flow: &Flow) -> bool {
+    let insert = || FLOWS.insert(key, flow, u64::from(BPF_NOEXIST));
+    match insert() {
+        Err(EXISTS) => remove(key) && insert().is_ok(),
+        result => result.is_ok(),
+    }
 }
 
 /// Inserts the element that must not be there yet. Where the kernel has no memory at hand, it has been told to get some when
@@ -262,61 +255,11 @@ pub(crate) enum Created {
     Refused,
 }
 
-/// The search for a slot.
-struct Search {
-    mask: u32,
-    index: u32,
-    found: bool,
-}
-
-/// Takes the next slot whose holder may lose it; to be called before [`create`]. A flow that was never answered may,
-/// whatever its age: a flood of such flows pushes out its own, and everybody else's handshake is over long before the ring
-/// has turned.
-#[inline(never)]
-pub(crate) fn take_slot(transport: &mut Transport) -> bool {
-    let Some(network) = network::get() else { return false };
-    let mut search = Search { mask: network.slot_mask, index: 0, found: false };
-    repeat(SLOT_TRIES, try_slot, &mut search);
-    let Some(slot) = FLOW_SLOTS.get_ptr_mut(search.index) else { return false };
-    if search.found {
-        // SAFETY: only who has drawn the index writes the slot, until the ring has turned.
-        unsafe { (*slot).key = transport.key };
-        transport.slot = search.index;
-    }
-    search.found
-}
-
-extern "C" fn try_slot(_: u32, search: &mut Search) -> c_long {
-    let Some(head) = FLOW_HEAD.get_ptr_mut(0) else { return STOP };
-    let index = fetch_add(head, 1) as u32 & search.mask;
-    let Some(slot) = FLOW_SLOTS.get_ptr_mut(index) else { return STOP };
-    // SAFETY: as in `take_slot`.
-    if holds(unsafe { &(*slot).key }, index) {
-        return GO_ON;
-    }
-    (search.index, search.found) = (index, true);
-    STOP
-}
-
-/// Whether the flow holds the slot and keeps it; removes it if it does not keep it.
-#[inline(never)]
-fn holds(key: &FlowKey, index: u32) -> bool {
-    // SAFETY: the element lives until the program ends.
-    let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    if flow.slot != index || flow.flags & FlowFlags::REPLY != 0 {
-        return false;
-    }
-    let other_key = flow.other_key(key.proto);
-    // SAFETY: as above.
-    let other = unsafe { FLOWS.get(other_key) };
-    let keeps = other.is_some_and(|other| {
-        FlowState::is_established(flow.state, other.state, key.proto) && is_alive(flow, other, key.proto)
-    });
-    if !keeps {
-        remove(key);
-        remove(&other_key);
-    }
-    keeps
+/// Removes both directions of a flow; whether the first was there.
+#[inline(always)]
+fn remove_both(key: &FlowKey, other_key: &FlowKey) -> bool {
+    remove(other_key);
+    remove(key)
 }
 
 /// Removes one direction of a flow. Whoever removes it takes its ports back: of two that try at once one succeeds.
@@ -324,32 +267,23 @@ fn holds(key: &FlowKey, index: u32) -> bool {
 fn remove(key: &FlowKey) -> bool {
     // SAFETY: the element lives until the program ends.
     let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    let flags = flow.flags;
+    let (flags, place) = (flow.flags, flow.slot);
     let removed = FLOWS.remove(key).is_ok();
     if removed {
         count_ports(key, flags, u64::MAX);
+        slot::end_turn(place);
     }
     removed
 }
 
-/// What a direction of a flow has beside its addresses.
-struct Origin {
-    serving: u32,
-    service: u32,
-    slot: u32,
-    state: u16,
-    flags: u16,
-}
-
 /// Writes a direction of a flow whose packets become `to`.
 #[inline(always)]
-fn fill(flow: &mut Flow, to: &FlowKey, origin: Origin) {
+fn fill(flow: &mut Flow, to: &FlowKey, transport: &Transport) {
     (flow.src, flow.dst) = (to.src, to.dst);
     (flow.src_port, flow.dst_port) = (to.src_port, to.dst_port);
-    (flow.service, flow.slot, flow.seen) = (origin.service, origin.slot, now());
-    (flow.state, flow.flags) = (origin.state, origin.flags);
-    flow.hop = Hop::NONE;
-    flow.checked = origin.serving;
+    (flow.service, flow.slot, flow.seen) = (transport.service, transport.slot, now());
+    (flow.hop, flow.hop_since) = (Hop::NONE, 0);
+    flow.checked = transport.serving;
 }
 
 /// See [`Flow::seal_for`]; a function of its own because it needs more registers than there are.
@@ -358,17 +292,26 @@ pub(crate) fn seal(from: &FlowKey, to: &FlowKey) -> u32 {
     Flow::seal_for(from, to)
 }
 
+/// Whether the address is this node's, and no pod's.
+#[inline(never)]
+fn is_own(addr: &Addr) -> bool {
+    !network::get().is_some_and(|network| network.is_pod(*addr)) && network::is_own(addr)
+}
+
+/// The same of what answers, where `flags` are those of what asks: most of its addresses are the same.
+#[inline(always)]
+fn reply_flags(transport: &Transport, flags: u16) -> u16 {
+    let (key, to) = (&transport.key, &transport.to);
+    let has = |flag| flags & flag != 0;
+    let src = if to.dst.same(key.dst) { has(FlowFlags::DST_IS_NODE) } else { is_own(&to.dst) };
+    let dst = if to.src.same(key.src) { has(FlowFlags::SRC_IS_NODE) } else { is_own(&to.src) };
+    node_flags(src, dst)
+}
+
 /// Which of the ports are this node's.
 #[inline(always)]
-fn node_flags(key: &FlowKey) -> u16 {
-    let mut flags = 0;
-    if network::is_own(&key.src) {
-        flags |= FlowFlags::SRC_IS_NODE;
-    }
-    if network::is_own(&key.dst) {
-        flags |= FlowFlags::DST_IS_NODE;
-    }
-    flags
+fn node_flags(src: bool, dst: bool) -> u16 {
+    (if src { FlowFlags::SRC_IS_NODE } else { 0 }) | (if dst { FlowFlags::DST_IS_NODE } else { 0 })
 }
 
 #[inline(always)]

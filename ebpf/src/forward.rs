@@ -16,6 +16,7 @@ use crate::flow;
 use crate::frame::{Frame, Headers as _};
 use crate::network::{self, Pod};
 use crate::packet::Packet;
+use crate::route_cache;
 use crate::transport::Transport;
 use crate::verdict::Verdict;
 
@@ -29,7 +30,7 @@ fn is_simple(frame: &Frame<'_>, packet: &Packet, network: &Network) -> bool {
     network.flags & NetworkFlags::FORWARD != 0
         && packet.is_plain()
         && packet.ttl > 1
-        && frame.fits(packet.header, network.mtu)
+        && frame.fits(packet.headers(), network.mtu)
 }
 
 /// To a pod of this node, into its namespace at once; `must`: the stack would not take it.
@@ -145,7 +146,7 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet, network: &Network, hop
 /// On the way that is known; undecided: there is none, or the packet is not one for it.
 #[inline(always)]
 pub(crate) fn by_hop(frame: &Frame<'_>, packet: &Packet, mtu: u32, hop: &Hop) -> Verdict {
-    if hop.ifindex == 0 || packet.ttl <= 1 || !packet.is_plain() || !frame.fits(packet.header, mtu) {
+    if hop.ifindex == 0 || packet.ttl <= 1 || !packet.is_plain() || !frame.fits(packet.headers(), mtu) {
         return Verdict::UNDECIDED;
     }
     go(frame, packet, hop, true).unwrap_or(Verdict::UNDECIDED)
@@ -155,10 +156,16 @@ pub(crate) fn by_hop(frame: &Frame<'_>, packet: &Packet, mtu: u32, hop: &Hop) ->
 /// alone.
 #[inline(always)]
 pub(crate) fn go(frame: &Frame<'_>, packet: &Packet, hop: &Hop, done: bool) -> Option<Verdict> {
+    packet.decrement_ttl(frame);
+    redirect(frame, hop, done)
+}
+
+/// Sends a packet on whose TTL has been seen to.
+#[inline(always)]
+pub(crate) fn redirect(frame: &Frame<'_>, hop: &Hop, done: bool) -> Option<Verdict> {
     let macs = frame.at::<[u32; 3]>(0)?;
     // SAFETY: `at` has checked the bounds.
     unsafe { *macs = hop.macs }
-    packet.decrement_ttl(frame);
     frame.forget_origin();
     count(Outcome::Forwarded as u32);
     if hop.flags & Hop::POD != 0 {
@@ -206,6 +213,7 @@ pub(crate) fn by_route(
         && next.hop.is_addressed()
     {
         flow::set_hop(key, &next.hop);
+        route_cache::remember_rewritten(frame, &src, &dst, &next.hop);
     }
     count(Outcome::Forwarded as u32);
     neighbour(next.via, next.hop.ifindex)

@@ -22,10 +22,6 @@ pub(crate) mod xdp;
 /// Bytes of an Ethernet header: where the network header begins.
 pub(crate) const L3: usize = 14;
 
-/// Bytes of the shortest transport header of what is segmented by size: a segment with options has less payload, and the
-/// sender has taken them off already.
-const MIN_TCP: u32 = 8;
-
 /// The mark between a redirect and the program of the uplink. None comes from elsewhere: the kernel clears marks between
 /// network namespaces, and there is none on the wire.
 const DONE: u32 = u32::from_be_bytes(*b"done");
@@ -108,6 +104,11 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// Bytes of the transport header of what is segmented by size: a segment with options has less payload, and the sender has
+    /// taken them off already.
+    pub(crate) const TCP: u32 = 20;
+    pub(crate) const UDP: u32 = 8;
+
     #[inline(always)]
     pub(crate) fn new(ctx: &'a TcContext) -> Self {
         Self { ctx }
@@ -147,12 +148,13 @@ impl<'a> Frame<'a> {
         unsafe { (*self.skb()).vlan_present != 0 }
     }
 
-    /// Whether the IP packet, or each segment that it is to be cut into, has no more than `mtu` bytes.
+    /// Whether the IP packet, or each segment that it is to be cut into, has no more than `mtu` bytes; `headers`: the bytes of
+    /// those of network and transport.
     #[inline(always)]
-    pub(crate) fn fits(&self, header: u32, mtu: u32) -> bool {
+    pub(crate) fn fits(&self, headers: u32, mtu: u32) -> bool {
         // SAFETY: as in `ifindex`.
         let (len, segment) = unsafe { ((*self.skb()).len, (*self.skb()).gso_size) };
-        if segment == 0 { len <= mtu + L3 as u32 } else { segment + header + MIN_TCP <= mtu }
+        if segment == 0 { len <= mtu + L3 as u32 } else { segment + headers <= mtu }
     }
 
     /// Tells the program of the uplink that nothing is left to be done.
@@ -237,6 +239,18 @@ impl<'a> Frame<'a> {
         let diff = unsafe { bpf_csum_diff(old, 16, new, 16, 0) };
         // SAFETY: the offset is within what was parsed; otherwise the helper fails.
         let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), 0, diff as u64, sum.flags() | flags) };
+    }
+
+    /// Corrects a transport checksum by what changed addresses and changed ports add to it.
+    #[inline(always)]
+    pub(crate) fn sums_changed(&self, sum: Checksum, addresses: u32, ports: u32) {
+        let flags = u64::from(BPF_F_PSEUDO_HDR);
+        // SAFETY: as in `sixteen_changed`.
+        let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), 0, u64::from(addresses), flags) };
+        if ports != 0 {
+            // SAFETY: as above.
+            let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), 0, u64::from(ports), 0) };
+        }
     }
 
     /// The checksum of a header with what is added to it.

@@ -1,7 +1,7 @@
 //! Backends that are gone. A connected UDP socket holds the address of the one that it was given, and would write to it for
 //! ever: its datagrams go on to one that serves. What is for a pod that is no more is answered.
 
-use portolan_abi::{FlowKey, FrontendKey, Network, NetworkFlags, Outcome, Proto};
+use portolan_abi::{Addr, FrontendKey, Network, NetworkFlags, Outcome, Port, Proto, UdpPeers};
 
 use crate::counters::count;
 use crate::frame::Frame;
@@ -32,9 +32,8 @@ fn has_left(frame: &Frame<'_>, packet: &Packet) -> bool {
     let Some(peers) = peer::of_sender(frame) else { return false };
     let Some([src_port, dst_port]) = packet.datagram_ports(frame) else { return false };
     let serving = service::serving();
-    if let Some((asked, asked_port)) = peer::asked_for(peers, &packet.dst, dst_port) {
-        let asked = FrontendKey::new(asked, asked_port, Proto::UDP);
-        if service::serves(&asked, &packet.dst, dst_port) == Serves::No {
+    if let Some(serves) = serves(peers, &packet.dst, dst_port) {
+        if serves == Serves::No {
             count(Outcome::Moved as u32);
             // The number may come back, with the backend: its socket is then to be looked at again.
             peers.checked = 0;
@@ -42,15 +41,23 @@ fn has_left(frame: &Frame<'_>, packet: &Packet) -> bool {
         }
         // It may have been away for a while, and the socket's datagrams have gone to another one; or it is that other one,
         // and the socket has asked anew.
-        let (src, dst, proto) = (packet.src, packet.dst, Proto::UDP);
-        let key = FlowKey { src, dst, src_port, dst_port, proto, pad: [0; 3] };
-        flow::end_if_any(&key);
-        flow::end_if_any(&key.reversed());
+        let Some(transport) = transport::get() else { return false };
+        transport.name((packet.src, src_port), (packet.dst, dst_port), Proto::UDP);
+        flow::end_if_any(&transport.key);
+        transport.to = transport.key.reversed();
+        flow::end_if_any(&transport.to);
         if peer::is_only_one(peers) {
             peers.checked = serving;
         }
     }
     false
+}
+
+/// Whether a backend still serves what a socket had asked for when it was given that one; `None`: it was not.
+#[inline(never)]
+fn serves(peers: &UdpPeers, addr: &Addr, port: Port) -> Option<Serves> {
+    let (asked, asked_port) = peer::asked_for(peers, addr, port)?;
+    Some(service::serves(&FrontendKey::new(asked, asked_port, Proto::UDP), addr, port))
 }
 
 /// Lets a datagram that [`moves`] ask once more for what its socket has asked for. Returns a number because the verifier

@@ -8,9 +8,9 @@ use portolan_abi::{Addr, Backend, Event, EventKind, FlowKey, Monitor, Outcome, P
 
 use crate::atomic::fetch_add;
 use crate::frame::{Frame, Headers as _};
-use crate::packet;
 use crate::sock_addr::SockAddr;
 use crate::transport::{self, Transport};
+use crate::{packet, segment};
 
 /// Room for 2,184 events.
 #[map]
@@ -118,7 +118,7 @@ fn unread(frame: &Frame<'_>, outcome: u32) -> u32 {
             if let Some(packet) = packet::parse(frame) {
                 ((*asked).src, (*asked).dst, (*asked).proto) = (packet.src, packet.dst, Proto(packet.proto));
             }
-            if let Some(ports) = packet::plain_ports(frame) {
+            if let Some(ports) = segment::plain_ports(frame) {
                 [(*asked).src_port, (*asked).dst_port] = ports;
             }
         });

@@ -2,13 +2,15 @@
 
 use portolan_abi::{Addr, Port};
 
-use crate::frame::{Headers, L3};
+use crate::frame::{Frame, Headers, L3};
+use crate::segment::Header as _;
 
-const ETH_IPV4: u16 = 0x0800_u16.to_be();
-const ETH_IPV6: u16 = 0x86dd_u16.to_be();
+pub(crate) const ETH_IPV4: u16 = 0x0800_u16.to_be();
+pub(crate) const ETH_IPV6: u16 = 0x86dd_u16.to_be();
 
 pub(crate) const IPPROTO_ICMP: u8 = 1;
-const IPPROTO_TCP: u8 = 6;
+pub(crate) const IPPROTO_TCP: u8 = 6;
+pub(crate) const IPPROTO_UDP: u8 = 17;
 pub(crate) const IPPROTO_ICMPV6: u8 = 58;
 /// IPv6 extension headers that have a length in their second byte (RFC 8200): hop-by-hop, routing, destination options.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
@@ -43,12 +45,12 @@ pub(crate) struct Packet {
 pub(crate) struct Ipv4 {
     pub(crate) version_ihl: u8,
     tos: u8,
-    len: u16,
+    pub(crate) len: u16,
     id: u16,
     pub(crate) fragment: u16,
-    ttl: u8,
+    pub(crate) ttl: u8,
     pub(crate) proto: u8,
-    sum: u16,
+    pub(crate) sum: u16,
     pub(crate) src: u32,
     pub(crate) dst: u32,
 }
@@ -58,9 +60,9 @@ pub(crate) struct Ipv4 {
 #[derive(Default)]
 pub(crate) struct Ipv6 {
     pub(crate) version: [u8; 4],
-    len: u16,
+    pub(crate) len: u16,
     pub(crate) next: u8,
-    hops: u8,
+    pub(crate) hops: u8,
     pub(crate) src: [u32; 4],
     pub(crate) dst: [u32; 4],
 }
@@ -68,7 +70,6 @@ pub(crate) struct Ipv6 {
 const IPV4_FRAGMENT: usize = 6;
 const IPV4_PROTO: usize = 9;
 const IPV6_NEXT: usize = 6;
-const IPV6_HOPS: usize = 7;
 /// All of the word but the flag "do not fragment" (RFC 791).
 const DONT_FRAGMENT_MASK: u16 = 0xbfff_u16.to_be();
 
@@ -95,29 +96,7 @@ pub(crate) fn parse(frame: &impl Headers) -> Option<Packet> {
     }
 }
 
-/// Source and destination port of a TCP or UDP packet that has nothing unusual, by nothing but loads; `None`: it has, or it
-/// is something else. What a packet costs that is not ours is mostly this.
-#[inline(always)]
-pub(crate) fn plain_ports(frame: &impl Headers) -> Option<[Port; 2]> {
-    let (proto, ports) = match frame.protocol() {
-        ETH_IPV4 => {
-            // SAFETY: `at` has checked the bounds.
-            let (ip, ports) = unsafe { &*frame.at::<(Ipv4, [u16; 2])>(L3)? };
-            // Neither options nor a fragment; the flag "do not fragment" says nothing.
-            let plain = ip.version_ihl == 0x45 && ip.fragment & DONT_FRAGMENT_MASK == 0;
-            (if plain { ip.proto } else { 0 }, ports)
-        }
-        ETH_IPV6 => {
-            // SAFETY: as above.
-            let (ip, ports) = unsafe { &*frame.at::<(Ipv6, [u16; 2])>(L3)? };
-            (ip.next, ports)
-        }
-        _ => return None,
-    };
-    (proto == 6 || proto == 17).then(|| ports.map(Port::from_raw))
-}
-
-/// The same of a frame that is not parsed; false where its network header is not in linear memory.
+/// [`Packet::may_be_datagram`] of a frame that is not parsed; false where its network header is not in linear memory.
 #[inline(always)]
 pub(crate) fn may_be_datagram(frame: &impl Headers) -> bool {
     let place = if frame.protocol() == ETH_IPV4 { IPV4_PROTO } else { IPV6_NEXT };
@@ -125,46 +104,13 @@ pub(crate) fn may_be_datagram(frame: &impl Headers) -> bool {
     frame.at::<u8>(L3 + place).is_some_and(|proto| matches!(unsafe { *proto }, 17 | FRAGMENT))
 }
 
-/// Source and destination, by nothing but loads.
-#[inline(always)]
-pub(crate) fn addresses(frame: &impl Headers) -> Option<[Addr; 2]> {
-    match frame.protocol() {
-        ETH_IPV4 => {
-            // SAFETY: `at` has checked the bounds.
-            let ip = unsafe { &*frame.at::<Ipv4>(L3)? };
-            Some([ip.src, ip.dst].map(Addr::from_v4_word))
-        }
-        ETH_IPV6 => {
-            // SAFETY: as above.
-            let ip = unsafe { &*frame.at::<Ipv6>(L3)? };
-            Some([ip.src, ip.dst].map(Addr::from_words))
-        }
-        _ => None,
-    }
-}
-
-/// The network header of a TCP segment that has nothing unusual, by nothing but loads; `None`: it has, or it is something
-/// else.
-#[inline(always)]
-pub(crate) fn plain_tcp(frame: &impl Headers) -> Option<Packet> {
-    match frame.protocol() {
-        ETH_IPV4 => {
-            // SAFETY: `at` has checked the bounds.
-            let ip = unsafe { &*frame.at::<Ipv4>(L3)? };
-            (ip.version_ihl == 0x45 && ip.proto == IPPROTO_TCP).then(|| ip.packet())
-        }
-        ETH_IPV6 => {
-            // SAFETY: as above.
-            let ip = unsafe { &*frame.at::<Ipv6>(L3)? };
-            let packet = ip.packet();
-            let mapped = packet.src.is_v4() || packet.dst.is_v4();
-            (ip.version[0] >> 4 == 6 && packet.is_tcp() && !mapped).then_some(packet)
-        }
-        _ => None,
-    }
-}
-
 impl Ipv4 {
+    /// Whether it is no fragment; the flag "do not fragment" says nothing.
+    #[inline(always)]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.fragment & DONT_FRAGMENT_MASK == 0
+    }
+
     #[inline(always)]
     fn packet(&self) -> Packet {
         Packet {
@@ -206,6 +152,12 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> bool {
         self.proto == IPPROTO_TCP
+    }
+
+    /// Bytes of the headers that each segment has at least.
+    #[inline(always)]
+    pub(crate) fn headers(&self) -> u32 {
+        self.header + if self.is_tcp() { Frame::TCP } else { Frame::UDP }
     }
 
     /// Whether it is UDP.
@@ -280,19 +232,7 @@ impl Packet {
     /// Takes one off the TTL or hop limit; the caller has seen that it is above 1.
     #[inline(always)]
     pub(crate) fn decrement_ttl(&self, frame: &impl Headers) {
-        if !self.src.is_v4() {
-            frame.store_uncovered(L3 + IPV6_HOPS, &(self.ttl - 1));
-            return;
-        }
-        if let Some(ip) = frame.at::<Ipv4>(L3) {
-            // SAFETY: `at` has checked the bounds. The TTL is the high byte of its word, so that the sum grows by one
-            // in its high byte (RFC 1624).
-            unsafe {
-                (*ip).ttl = self.ttl - 1;
-                let sum = u32::from(u16::from_be((*ip).sum)) + 0x100;
-                (*ip).sum = (((sum >> 16) + sum) as u16).to_be();
-            }
-        }
+        let _ = if self.src.is_v4() { Ipv4::decrement_hops(frame) } else { Ipv6::decrement_hops(frame) };
     }
 
     /// Where the transport header is, and which it is.

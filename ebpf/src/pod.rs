@@ -8,7 +8,7 @@ use crate::packet::{self, Packet};
 use crate::route_cache::{self, Route};
 use crate::translate::{self, Client, Sender};
 use crate::verdict::Verdict;
-use crate::{forward, gone, refuse, transport, uplink};
+use crate::{fast_path, forward, gone, refuse, transport, uplink};
 
 const ETH_ARP: u16 = 0x0806_u16.to_be();
 /// Where an ARP message has the address of its sender (RFC 826).
@@ -18,7 +18,7 @@ const ARP_SENDER: usize = 14;
 /// which is most of it and costs one more lookup; is it for a Service; does it leave the cluster.
 #[inline(always)]
 pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
-    let verdict = route_cache::follow(frame, true);
+    let verdict = fast_path::follow(frame, true, true);
     if verdict != Verdict::UNDECIDED {
         return verdict;
     }

@@ -11,10 +11,11 @@ use aya_ebpf::maps::{Array, PerCpuArray};
 use portolan_abi::{Addr, Hop, Network, NetworkFlags};
 
 use crate::atomic::fetch_add;
-use crate::forward;
 use crate::frame::{Frame, Headers as _};
-use crate::packet::{self, Packet};
+use crate::packet::Packet;
+use crate::segment::{self, Header};
 use crate::verdict::Verdict;
+use crate::{fast_path, forward};
 
 /// log2 of the routes that each CPU remembers.
 const BITS: u32 = 10;
@@ -24,8 +25,7 @@ const SPARE: u32 = 1 << BITS;
 /// where there are 100.
 const TICK_SHIFT: u32 = 8;
 
-/// A route: to a pod, of TCP segments alone, because of a datagram nothing says whether its backend still lives; or to
-/// anywhere else. It is this CPU's alone: a program is not interrupted by another one of ours, because bottom halves are off
+/// A route. It is this CPU's alone: a program is not interrupted by another one of ours, because bottom halves are off
 /// while it runs.
 #[repr(C)]
 pub(crate) struct Route {
@@ -35,8 +35,6 @@ pub(crate) struct Route {
     since: u32,
     /// The interface by which the packets come.
     ifindex: u32,
-    /// The EtherType.
-    protocol: u16,
     /// The source of the Ethernet header that they come with, where that is checked.
     sender: Mac,
     pub(crate) hop: Hop,
@@ -44,12 +42,23 @@ pub(crate) struct Route {
     mtu: u32,
     /// The flags of a node's address, where that is the destination.
     pub(crate) flags: u32,
-    /// It does not lead to a pod: more has to be asked about each packet.
-    is_outside: u32,
+    kind: Kind,
+}
+
+/// Whose route it is.
+#[derive(Clone, Copy, PartialEq)]
+#[repr(u32)]
+enum Kind {
+    /// Of TCP segments to a pod, as they come: of a datagram nothing says whether its backend still lives.
+    ToPod,
+    /// Of packets to anywhere else, as they come: more has to be asked about each.
+    ToOutside,
+    /// Of packets that were rewritten to these addresses.
+    Rewritten,
 }
 
 /// In halfwords, which programs compare faster than bytes.
-type Mac = [u16; 3];
+pub(crate) type Mac = [u16; 3];
 
 #[map]
 static ROUTE_CACHE: PerCpuArray<Route> = PerCpuArray::with_max_entries(SPARE + 1, 0);
@@ -75,51 +84,60 @@ pub(crate) fn forget() {
     }
 }
 
-/// The place of a route.
+/// The place of a route between addresses that are [`segment::mixed`].
 #[inline(always)]
-fn slot(src: Addr, dst: Addr) -> u32 {
-    let (src, dst) = (src.words(), dst.words());
-    // Of IPv6 addresses the second word tells networks from each other, the last one hosts.
-    let mixed = src[3] ^ src[1].rotate_left(7) ^ dst[3].rotate_left(13) ^ dst[1].rotate_left(20);
+fn slot(mixed: u32) -> u32 {
     mixed.wrapping_mul(0x9e37_79b1) >> (32 - BITS)
 }
 
-/// Sends a TCP segment where the last one between its addresses went; undecided when there was none lately, or when there is
-/// anything unusual about this one.
-#[inline(never)]
-pub(crate) fn follow(frame: &Frame<'_>, checks_sender: bool) -> Verdict {
-    try_follow(frame, checks_sender).unwrap_or(Verdict::UNDECIDED)
-}
-
+/// Sends a segment where the last one between its addresses went; `None` when there was none lately, or when this one is not like
+/// it.
 #[inline(always)]
-fn try_follow(frame: &Frame<'_>, checks_sender: bool) -> Option<Verdict> {
-    let packet = packet::plain_tcp(frame)?;
+pub(crate) fn follow<H: Header>(frame: &Frame<'_>, ip: &H, checks_sender: bool, now: u32) -> Option<Verdict> {
     // SAFETY: see [`Route`].
-    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(packet.src, packet.dst))? };
-    if !route.is_of(frame, &packet) || route.since != now() || packet.ttl <= 1 {
+    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(ip.mixed()))? };
+    if !ip.is_between(&route.src, &route.dst) || route.ifindex != frame.ifindex() || route.since != now {
         return None;
     }
-    if !frame.fits(packet.header, route.mtu) || frame.has_vlan_tag() {
+    let fits = frame.fits(size_of::<H>() as u32 + Frame::TCP, route.mtu);
+    if !fits || (checks_sender && !fast_path::is_from(frame, route.sender)) {
         return None;
     }
-    let macs = frame.at::<[Mac; 2]>(0)?;
-    // SAFETY: `at` has checked the bounds.
-    if checks_sender && unsafe { (*macs)[1] } != route.sender {
-        return None;
-    }
-    forward::go(frame, &packet, &route.hop, true)
+    // From here on there is no other way: the verifier wants to see that what was found before is not looked at again.
+    let sent = H::decrement_hops(frame).and_then(|()| forward::redirect(frame, &route.hop, true));
+    Some(sent.unwrap_or(Verdict::STACK))
 }
 
 /// What is remembered of a packet that does not go to a pod of the cluster: its source is its sender's own. `None`: nothing.
 #[inline(always)]
 pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> Option<&'static Route> {
     // SAFETY: see [`Route`].
-    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(packet.src, packet.dst))? };
-    let macs = frame.at::<[Mac; 2]>(0)?;
-    // SAFETY: `at` has checked the bounds.
-    let is_sender = unsafe { (*macs)[1] } == route.sender;
-    let known = is_sender && route.is_outside != 0 && route.is_of(frame, packet) && route.since == now();
-    known.then_some(route)
+    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(segment::mixed(&packet.src, &packet.dst)))? };
+    let is_of = route.kind == Kind::ToOutside && route.is_of(frame, packet);
+    (is_of && route.since == now() && fast_path::is_from(frame, route.sender)).then_some(route)
+}
+
+/// Where packets went last that were rewritten to these addresses.
+#[inline(always)]
+pub(crate) fn rewritten(frame: &Frame<'_>, src: Addr, dst: Addr) -> Option<Hop> {
+    // SAFETY: see [`Route`].
+    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(segment::mixed(&src, &dst)))? };
+    let is_of = route.src.same(src) && route.dst.same(dst) && route.ifindex == frame.ifindex();
+    (is_of && route.kind == Kind::Rewritten && route.since == now()).then_some(route.hop)
+}
+
+/// Remembers where they go. Returns a number because the verifier wants a function to.
+#[inline(never)]
+pub(crate) fn remember_rewritten(frame: &Frame<'_>, src: &Addr, dst: &Addr, hop: &Hop) -> u32 {
+    let now = now();
+    let Some(route) = ROUTE_CACHE.get_ptr_mut(slot(segment::mixed(src, dst))) else { return 0 };
+    // SAFETY: see [`Route`].
+    let route = unsafe { &mut *route };
+    if route.since != now {
+        (route.src, route.dst, route.since, route.ifindex) = (*src, *dst, now, frame.ifindex());
+        (route.hop, route.mtu, route.kind) = (*hop, 0, Kind::Rewritten);
+    }
+    0
 }
 
 /// The place for the route of a packet, whose way is then to be found; `now`: the time before anything was asked that decides
@@ -127,7 +145,7 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> Option<&'static Rou
 #[inline(always)]
 pub(crate) fn place(packet: &Packet, now: u32) -> Option<&'static mut Route> {
     // SAFETY: see [`Route`].
-    let route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(slot(packet.src, packet.dst))? };
+    let route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(slot(segment::mixed(&packet.src, &packet.dst)))? };
     if route.since == now {
         return None;
     }
@@ -150,7 +168,7 @@ impl Route {
     #[inline(never)]
     pub(crate) fn fill(&mut self, frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) -> u32 {
         if network.flags & NetworkFlags::FORWARD != 0 && self.hop.ifindex != 0 {
-            (self.mtu, self.is_outside) = (network.mtu, 0);
+            (self.mtu, self.kind) = (network.mtu, Kind::ToPod);
             self.name(frame, packet, now);
         }
         0
@@ -160,7 +178,7 @@ impl Route {
     /// this alone.
     #[inline(always)]
     pub(crate) fn fill_outside(&mut self, frame: &Frame<'_>, packet: &Packet, flags: u32, now: u32) {
-        (self.flags, self.mtu, self.is_outside) = (flags, 0, 1);
+        (self.flags, self.mtu, self.kind) = (flags, 0, Kind::ToOutside);
         self.name(frame, packet, now);
     }
 
@@ -170,19 +188,11 @@ impl Route {
         (self.src, self.dst, self.since) = (packet.src, packet.dst, now);
         // SAFETY: `at` has checked the bounds.
         (self.ifindex, self.sender) = (frame.ifindex(), unsafe { (*macs)[1] });
-        self.protocol = frame.protocol();
     }
 
     /// Whether it is the packet's, whose source is the sender's own then as it was that of the packet before.
     #[inline(always)]
     fn is_of(&self, frame: &Frame<'_>, packet: &Packet) -> bool {
-        let (src, dst) = (packet.src, packet.dst);
-        // Of two IPv4 addresses the last word alone differs.
-        let same = if src.is_v4() {
-            self.src.words()[3] == src.words()[3] && self.dst.words()[3] == dst.words()[3]
-        } else {
-            self.src.same(src) && self.dst.same(dst)
-        };
-        same && self.protocol == frame.protocol() && self.ifindex == frame.ifindex()
+        self.src.same(packet.src) && self.dst.same(packet.dst) && self.ifindex == frame.ifindex()
     }
 }

@@ -22,12 +22,9 @@ use crate::transport::Transport;
 /// Ports from here on are given out; a client's own port is kept, wherever it is.
 const FIRST_PORT: u32 = 1024;
 const PORTS: u32 = 65536 - FIRST_PORT;
-/// How many ports are tried, the client's own and others from a random one on: with nine of ten taken, none is free among so
-/// many once in 10^23 times.
+/// How many ports are tried, the client's own and random ones: with nine of ten taken, none is free among so many once in
+/// 10^23 times. Each is drawn anew: where one leads to the next, those that are taken form rows that get longer and longer.
 const TRIES: u32 = 513;
-/// From one port to the next that is tried: no divisor of [`PORTS`] in it, so that none is tried twice, and far apart,
-/// because those that are taken are neighbours where clients count their ports.
-const STRIDE: u32 = 39_871;
 
 /// The search for a port.
 struct Search<'a> {
@@ -36,7 +33,6 @@ struct Search<'a> {
     transport: &'a mut Transport,
     /// How answers will look; the destination port is what is searched.
     reply: &'a mut FlowKey,
-    start: u32,
     created: Created,
 }
 
@@ -54,7 +50,7 @@ pub(crate) fn create(ctx: *mut c_void, transport: &mut Transport) -> Created {
     *reply = transport.to.reversed();
     // Of SCTP and of what has no ports, the port cannot be changed.
     let tries = if has_ports(transport.to.proto) { TRIES } else { 1 };
-    let mut search = Search { ctx, transport, reply, start: 0, created: Created::Clash };
+    let mut search = Search { ctx, transport, reply, created: Created::Clash };
     repeat(tries, try_port, &mut search);
     search.created
 }
@@ -65,12 +61,9 @@ fn has_ports(proto: Proto) -> bool {
 }
 
 extern "C" fn try_port(index: u32, search: &mut Search<'_>) -> c_long {
-    if index == 1 {
-        // SAFETY: the helper takes nothing.
-        search.start = unsafe { bpf_get_prandom_u32() } % PORTS;
-    }
     if index > 0 {
-        let port = FIRST_PORT + (search.start + index * STRIDE) % PORTS;
+        // SAFETY: the helper takes nothing.
+        let port = FIRST_PORT + unsafe { bpf_get_prandom_u32() } % PORTS;
         search.reply.dst_port = Port::new(port as u16);
     }
     if !flow::is_free(search.reply) || host_has(search.ctx, search.reply) {

@@ -15,10 +15,24 @@ pub(crate) struct Tcp {
 }
 
 impl Tcp {
+    /// Both ports, as they stand next to each other.
+    #[inline(always)]
+    pub(crate) fn ports(&self) -> u32 {
+        u32::from(self.src) | (u32::from(self.dst) << 16)
+    }
+
+    /// Where the header has its checksum.
+    pub(crate) const SUM: usize = 16;
     const FIN: u8 = 1;
     pub(crate) const SYN: u8 = 1 << 1;
     const RST: u8 = 1 << 2;
     pub(crate) const ACK: u8 = 1 << 4;
+
+    /// Writes both.
+    #[inline(always)]
+    pub(crate) fn set_ports(&mut self, ports: u32) {
+        (self.src, self.dst) = (ports as u16, (ports >> 16) as u16);
+    }
 
     /// What the segment says about its flow.
     #[inline(always)]

@@ -12,7 +12,7 @@ use crate::packet::Packet;
 use crate::service::{self, Lookup, Serves};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
-use crate::{backend, counters, flow, forward, gone, monitor, snat};
+use crate::{backend, counters, flow, flow_cache, forward, gone, monitor, route_cache, snat};
 
 /// Who sends.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,6 +39,15 @@ pub(crate) struct Client {
 /// of one that it begins anew.
 #[inline(never)]
 pub(crate) fn known(transport: &mut Transport) -> bool {
+    let known = has_flow(transport);
+    if !known {
+        transport.hop.ifindex = 0;
+    }
+    known
+}
+
+#[inline(always)]
+fn has_flow(transport: &mut Transport) -> bool {
     let Some(flow) = flow::find(&transport.key, transport.state) else { return false };
     // A port that was taken again: the client begins anew, so that the choice does, too; or it has asked the backend by its
     // own address this time, and that accepts.
@@ -49,7 +58,11 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
             return false;
         }
     }
-    let (seal, flags, hop) = (flow.seal, flow.flags, flow.hop);
+    let (seal, flags) = (flow.seal, flow.flags);
+    (transport.slot, transport.hop) = (flow.slot, flow.hop);
+    if flow.hop_since != route_cache::now() {
+        transport.hop.ifindex = 0;
+    }
     let is_checked = flags & FlowFlags::REPLY != 0
         || transport.key.proto != Proto::UDP
         || flow.service == 0
@@ -70,7 +83,6 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
         transport.is_direct = false;
         return false;
     }
-    transport.hop = hop;
     true
 }
 
@@ -165,7 +177,7 @@ fn serving(frontend: &Frontend, client: Client, src: Addr) -> Result<Set, Outcom
 /// takes nothing from its own address.
 #[inline(never)]
 pub(crate) fn remember(frame: &impl Headers, transport: &mut Transport) -> Verdict {
-    if !flow::take_slot(transport) {
+    if !flow::slot::take(transport) {
         return Verdict::drop(Outcome::FlowsFull);
     }
     if transport.is_near && !transport.to.dst.same(transport.key.src) {
@@ -197,7 +209,7 @@ fn counted(frame: &impl Headers, transport: &Transport, created: Created) -> Ver
 /// Makes a flow whose source is the one in `to`, with a port that is free; undecided when it is there.
 #[inline(always)]
 pub(crate) fn masquerade(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
-    if flow::take_slot(transport) { take_port(frame, transport) } else { Verdict::drop(Outcome::FlowsFull) }
+    if flow::slot::take(transport) { take_port(frame, transport) } else { Verdict::drop(Outcome::FlowsFull) }
 }
 
 #[inline(always)]
@@ -224,7 +236,7 @@ pub(crate) fn goes_direct(transport: &mut Transport) -> bool {
         return false;
     }
     transport.is_direct = true;
-    if flow::take_slot(transport) {
+    if flow::slot::take(transport) {
         flow::create(transport);
     }
     counters::count_service(transport.service, Outcome::Translated);
@@ -249,7 +261,7 @@ pub(crate) fn begin(frame: &Frame<'_>, transport: &mut Transport) -> Verdict {
 /// Makes a flow that translates nothing. Without room for it the packet goes on all the same.
 #[inline(never)]
 pub(crate) fn note(transport: &mut Transport) -> bool {
-    flow::take_slot(transport) && flow::create(transport) == Created::Done
+    flow::slot::take(transport) && flow::create(transport) == Created::Done
 }
 
 /// Rewrites the packet and sends it where it now goes. What may go no further is left as its sender made it, because the
@@ -258,14 +270,43 @@ pub(crate) fn note(transport: &mut Transport) -> bool {
 pub(crate) fn deliver(
     frame: &Frame<'_>,
     packet: &Packet,
-    transport: &Transport,
+    transport: &mut Transport,
     network: &Network,
 ) -> Verdict {
     if packet.ttl <= 1 && is_ours(network, transport.to.src) && !network::is_own(&transport.to.dst) {
         return Verdict::drop(Outcome::TtlExpired);
     }
+    if transport.hop.ifindex == 0 {
+        find_hop(frame, transport, network);
+    }
+    if transport.hop.ifindex != 0 {
+        flow_cache::remember(frame, transport, network);
+    }
     transport.rewrite(frame);
     send(frame, packet, transport, network)
+}
+
+/// The way of a packet that is rewritten, where its flow does not know one: to a pod of this node, or where packets between the
+/// same addresses went last. Not of datagrams to a pod: nothing would say that the pod of a hostPort is gone. Returns a number
+/// because the verifier wants a function to.
+#[inline(never)]
+fn find_hop(frame: &Frame<'_>, transport: &mut Transport, network: &Network) -> u32 {
+    let to = &transport.to;
+    let hop = if network.flags & NetworkFlags::FORWARD == 0 {
+        None
+    } else if network.is_pod(to.dst) {
+        Pod::at(&to.dst).filter(|_| transport.key.proto.has_handshake()).map(|pod| pod.hop())
+    } else {
+        route_cache::rewritten(frame, to.src, to.dst)
+    };
+    if let Some(hop) = hop {
+        transport.hop = hop;
+        // Of a segment the flow cache sees to that.
+        if !transport.key.proto.has_handshake() {
+            flow::set_hop(&transport.key, &transport.hop);
+        }
+    }
+    0
 }
 
 /// Sends a rewritten packet where it now goes.
@@ -281,10 +322,6 @@ fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Net
     let unsent = if must { Verdict::drop(Outcome::NoRoute) } else { Verdict::STACK };
     if network.is_pod(to.dst) {
         if let Some(pod) = Pod::at(&to.dst) {
-            // Not of datagrams: nothing would say that the pod of a hostPort is gone.
-            if network.flags & NetworkFlags::FORWARD != 0 && transport.key.proto.has_handshake() {
-                flow::set_hop(&transport.key, &pod.hop());
-            }
             return forward::to_pod(frame, packet, network, &pod, must);
         }
         return gone::backend(frame, packet, transport, network).or(unsent);

@@ -60,7 +60,7 @@ pub(crate) struct Transport {
     pub(crate) service: u32,
     /// [`service::serving`](crate::service::serving) before anything was asked.
     pub(crate) serving: u32,
-    /// The place in the budget of flows that a new one gets.
+    /// The place in the budget of flows that its flow has.
     pub(crate) slot: u32,
     /// Answers to its sender come by here, whatever its source address is.
     pub(crate) is_near: bool,
@@ -167,7 +167,7 @@ pub(crate) fn parse(frame: &Frame<'_>, packet: &Packet) -> Option<&'static mut T
     Some(transport)
 }
 
-/// The same of a packet that [`plain_ports`](crate::packet::plain_ports) has found to be whole, and without anything between its
+/// The same of a packet that [`plain_ports`](crate::segment::plain_ports) has found to be whole, and without anything between its
 /// network header and the one of TCP or UDP.
 #[inline(never)]
 pub(crate) fn parse_plain(frame: &impl Headers, packet: &Packet) -> Option<&'static mut Transport> {

@@ -1,30 +1,28 @@
 //! What arrives at an uplink, and what leaves by it.
 
-use portolan_abi::{Addr, Network, NetworkFlags, NodeAddrFlags, Outcome};
+use portolan_abi::{Network, NetworkFlags, NodeAddrFlags, Outcome, Port};
 
 use crate::frame::{Frame, Headers};
 use crate::network::{self, Pod};
-use crate::packet::{self, Packet};
+use crate::packet::{self, ETH_IPV4, ETH_IPV6, Ipv4, Ipv6, Packet};
+use crate::segment::{self, Header};
 use crate::translate::{self, Client, Sender};
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{flow, forward, gone, icmp_error, refuse, route_cache, service};
+use crate::{fast_path, flow, forward, gone, icmp_error, refuse, route_cache, service};
 
 /// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
 #[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
-    let addresses = packet::addresses(frame);
-    if is_for_node(addresses, network) {
-        if is_the_nodes_own(frame, addresses, network) {
-            return Verdict::STACK;
-        }
-    } else {
-        // No route is remembered to the node itself, whose traffic is spared the look.
-        let verdict = route_cache::follow(frame, false);
-        if verdict != Verdict::UNDECIDED {
-            return verdict;
-        }
+    let owner = owner(frame, network);
+    if owner == Owner::Socket {
+        return Verdict::STACK;
+    }
+    // No route is remembered to the node itself, whose traffic is spared the look.
+    let verdict = fast_path::follow(frame, false, owner != Owner::Node);
+    if verdict != Verdict::UNDECIDED {
+        return verdict;
     }
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
     let verdict = arrived(frame, &packet, network);
@@ -143,23 +141,42 @@ fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<&'static mut Transport, V
     if transport.is_awaited && transport::release(frame) { Err(Verdict::GONE) } else { Ok(transport) }
 }
 
-/// Whether the packet is addressed to the node, by the address that other nodes know.
-#[inline(always)]
-fn is_for_node(addresses: Option<[Addr; 2]>, network: &Network) -> bool {
-    addresses.is_some_and(|[_, dst]| dst.same(network.node(dst)))
+/// Whose a packet is that arrives, as far as a few loads tell.
+#[derive(PartialEq)]
+pub(crate) enum Owner {
+    /// A socket of the node, and nothing else: most of what is not for pods.
+    Socket,
+    /// It is addressed to the node, by the address that other nodes know.
+    Node,
+    /// All else.
+    Other,
 }
 
-/// Whether the packet is for a socket of the node and nothing else: most of what is not for pods.
+/// Whose the packet is.
 #[inline(always)]
-pub(crate) fn is_the_nodes_own(
-    frame: &impl Headers,
-    addresses: Option<[Addr; 2]>,
-    network: &Network,
-) -> bool {
-    is_for_node(addresses, network)
-        && addresses.is_some_and(|[src, _]| !network.is_pod(src))
-        && packet::plain_ports(frame)
-            .is_some_and(|[_, port]| !flow::has_port(port) && !service::may_serve_at_node(port))
+pub(crate) fn owner(frame: &impl Headers, network: &Network) -> Owner {
+    match frame.protocol() {
+        ETH_IPV4 => owner_of::<Ipv4>(frame, network),
+        ETH_IPV6 => owner_of::<Ipv6>(frame, network),
+        _ => Owner::Other,
+    }
+}
+
+#[inline(always)]
+fn owner_of<H: Header>(frame: &impl Headers, network: &Network) -> Owner {
+    let Some(start) = segment::start::<H>(frame).filter(|start| start.ip.is_for_node(network)) else {
+        return Owner::Other;
+    };
+    match start.plain_ports() {
+        Some([_, port]) if !start.ip.is_from_pod(network) && !may_be_served(port) => Owner::Socket,
+        _ => Owner::Node,
+    }
+}
+
+/// Whether anything but a socket of the node may have the port.
+#[inline(always)]
+fn may_be_served(port: Port) -> bool {
+    flow::has_port(port) || service::may_serve_at_node(port)
 }
 
 /// A datagram from outside of the cluster to a pod's own address. Nothing is translated, but only a flow can tell the
@@ -184,7 +201,7 @@ pub(crate) fn sends(frame: &Frame<'_>) -> Verdict {
     }
     let is_mine = frame.ingress_ifindex() == 0;
     if is_mine
-        && let Some([port, _]) = packet::plain_ports(frame)
+        && let Some([port, _]) = segment::plain_ports(frame)
         && !flow::has_port(port)
         && !gone::is_suspect(frame)
     {

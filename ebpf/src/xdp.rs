@@ -14,8 +14,9 @@ use crate::frame::Headers as _;
 use crate::frame::xdp::{Frame, folded, sum_of};
 use crate::packet::{self, Packet};
 use crate::transport::{self, Transport};
+use crate::uplink::{self, Owner};
 use crate::verdict::Verdict;
-use crate::{forward, network, translate, uplink};
+use crate::{forward, network, segment, translate};
 
 /// Uplinks to which frames are redirected, by their numbers. One that is not among them sends only what came in by it.
 #[map]
@@ -37,12 +38,12 @@ pub(crate) fn received(frame: &Frame<'_>) -> u32 {
 #[inline(always)]
 fn carry(frame: &Frame<'_>) -> Option<u32> {
     let network = network::get()?;
-    packet::plain_ports(frame)?;
+    segment::plain_ports(frame)?;
     let packet = packet::parse(frame)?;
     if packet.ttl <= 1 || network.is_pod(packet.src) || network.is_pod(packet.dst) {
         return None;
     }
-    if uplink::is_the_nodes_own(frame, Some([packet.src, packet.dst]), network) || !packet.is_routable() {
+    if uplink::owner(frame, network) == Owner::Socket || !packet.is_routable() {
         return None;
     }
     let transport = transport::parse_plain(frame, &packet)?;

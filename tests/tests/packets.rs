@@ -2,6 +2,8 @@
 
 #[path = "packets/bulk.rs"]
 mod bulk;
+#[path = "packets/cached.rs"]
+mod cached;
 #[path = "packets/crowd.rs"]
 mod crowd;
 #[path = "packets/dsr.rs"]

@@ -97,13 +97,15 @@ pub struct Flow {
     pub flags: u16,
     /// See [`Flow::seal_for`].
     pub seal: u32,
-    /// Where packets went in the tick of `seen`.
+    /// Where packets went last.
     pub hop: Hop,
+    /// When that was found out: the moment of the route cache (`ebpf/src/route_cache.rs`), after which it is forgotten.
+    pub hop_since: u32,
     /// Of UDP, [`Settings::serving`](crate::Settings::serving) when the backend was last found to serve.
     pub checked: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 80);
+const _: () = assert!(size_of::<Flow>() == 84);
 
 impl Flow {
     /// log2 of the nanoseconds of a tick: 1.07 seconds, a shift instead of a division.
@@ -217,8 +219,10 @@ impl FlowFlags {
 pub struct FlowSlot {
     /// The element of the packets that do not answer. It holds the place if its [`Flow::slot`] says so, too.
     pub key: FlowKey,
+    /// Grows whenever a direction of a flow that has the place is removed: what somebody has remembered of it is void then.
+    pub turn: u64,
 }
 
-const _: () = assert!(size_of::<FlowSlot>() == 40);
+const _: () = assert!(size_of::<FlowSlot>() == 48);
 
 crate::plain!(FlowKey, Flow, FlowSlot);

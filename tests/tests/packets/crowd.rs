@@ -174,7 +174,9 @@ fn sixty_thousand(proto: u8) -> Result<()> {
                     let (id, asked) = (pod.id, part.len());
                     ensure!(answered == asked, "pod {id}: {answered} of {asked} are answered: {counts:?}");
                 }
-                kept.push(own(node, proto)?);
+                let before = counters.read()?;
+                let counted = || format!("{:?}", counters.read().map(|counts| counts.since(&before)));
+                kept.push(own(node, proto).with_context(counted)?);
             }
             let crossed = kept
                 .iter()

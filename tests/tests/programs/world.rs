@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use aya::maps::{HashMap as BpfMap, Map, MapData};
-use portolan_abi::{Addr, Flow, FlowKey, MapName, PodEntry, PodFlags, Port};
+use aya::maps::{Array, HashMap as BpfMap, Map, MapData};
+use portolan_abi::{Addr, Flow, FlowKey, FlowSlot, MapName, PodEntry, PodFlags, Port};
 use portolan_lab::frame::{Mac, proto};
 use portolan_lab::tap::Tap;
 use portolan_lab::wire::Proto;
@@ -54,6 +54,7 @@ pub(crate) struct World {
     pub(crate) uplink_mac: Mac,
     pub(crate) remote_pod: [IpAddr; 2],
     flows: BpfMap<MapData, FlowKey, Flow>,
+    slots: Array<MapData, FlowSlot>,
 }
 
 /// The cluster itself.
@@ -122,6 +123,7 @@ impl Cluster {
             uplink_mac: uplink.mac(),
             remote_pod: Family::BOTH.map(|family| self.two.ip(family)),
             flows,
+            slots: Array::try_from(Map::Array(open(MapName::FlowSlots)?))?,
         };
         for family in Family::BOTH {
             let both = vec![self.one.at(family, TARGET), self.two.at(family, TARGET)];
@@ -218,10 +220,15 @@ impl World {
         Some(Key { src, dst, ..key })
     }
 
-    /// Forgets every flow that the programs have made.
+    /// Forgets every flow that the programs have made, as they would.
     pub(crate) fn forget_flows(&mut self) -> Result<()> {
-        let keys: Vec<FlowKey> = self.flows.keys().collect::<Result<_, _>>()?;
-        keys.iter().try_for_each(|key| self.flows.remove(key)).context("Failed to remove a flow")
+        let flows: Vec<(FlowKey, Flow)> = self.flows.iter().collect::<Result<_, _>>()?;
+        for (key, flow) in flows {
+            self.flows.remove(&key).context("Failed to remove a flow")?;
+            let slot = self.slots.get(&flow.slot, 0)?;
+            self.slots.set(flow.slot, FlowSlot { turn: slot.turn + 1, ..slot }, 0)?;
+        }
+        Ok(())
     }
 }
 

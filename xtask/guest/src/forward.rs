@@ -9,6 +9,7 @@
 //! What carries the packets changes by blocks of rounds, since it takes a restart; in a block the scenarios take turns.
 
 pub(crate) mod cable;
+mod clock;
 mod node;
 mod programs;
 mod rules;
@@ -179,6 +180,9 @@ fn count_instructions(scenarios: &[Scenario], rules: &mut Rules) -> Result<()> {
     for (name, count) in programs::verified()? {
         println!("verified {name} {count}");
     }
+    programs::count(true)?;
+    println!("clock {}", clock::cost()?);
+    programs::count(false)?;
     for scenario in scenarios {
         rules.load(scenario.rules)?;
         for (workload, count) in WORKLOADS {

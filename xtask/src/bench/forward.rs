@@ -26,7 +26,7 @@ const RULES: [(&str, &str); 2] = [
 ];
 
 /// What the guest's kernel needs for veths, programs before tcx, and those rules.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "veth",
     "sch_ingress",
     "cls_bpf",
@@ -36,6 +36,7 @@ const MODULES: [&str; 10] = [
     "nft_nat",
     "nft_masq",
     "nft_numgen",
+    "nft_fib_ipv4",
     "nft_reject_ipv4",
 ];
 

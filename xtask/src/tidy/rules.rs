@@ -23,7 +23,7 @@ const MOST_LINES: usize = 600;
 const MANY_LINES: usize = 400;
 
 /// Where `unsafe` may be, by a part of the path, and for what.
-const UNSAFE: [(&str, &str); 12] = [
+const UNSAFE: [(&str, &str); 13] = [
     ("ebpf/", "kernel memory, and the layouts shared with it"),
     ("proxy/src/dataplane", "bpf(2)"),
     ("cni-plugin/src/ledger", "bpf(2)"),
@@ -34,6 +34,7 @@ const UNSAFE: [(&str, &str); 12] = [
     ("netns", "setns(2) and its kin"),
     ("tests/src/offload.rs", "an ioctl that netlink has no equivalent of"),
     ("xtask/guest/src/forward/cable.rs", "the same ioctl, in a guest"),
+    ("xtask/guest/src/forward/clock.rs", "bpf(2)"),
     ("tests/src/place.rs", "entering namespace and cgroup between fork and exec"),
     ("tests/src/programs.rs", "bpf(2), to see what is attached"),
 ];

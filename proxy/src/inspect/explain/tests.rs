@@ -56,6 +56,7 @@ fn add_flow(snapshot: &mut Snapshot, sent: FlowKey, given: FlowKey, state: u16) 
         state,
         flags,
         hop: Hop::NONE,
+        hop_since: 0,
         checked: 0,
     };
     snapshot.flows.insert(sent, flow(sent, given, FlowFlags::DST_IS_NODE));

@@ -33,6 +33,7 @@ fn entry(from: &FlowKey, to: &FlowKey, service: u32, flags: u16, state: u16) -> 
         flags,
         seal: Entry::seal_for(from, to),
         hop: Hop::NONE,
+        hop_since: 0,
         checked: 0,
     }
 }

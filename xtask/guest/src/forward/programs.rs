@@ -1,10 +1,10 @@
 //! What the packet programs cost, by the kernel's own statistics: with the guest's clock, nanoseconds are instructions. They
-//! hold what the kernel's clock takes to be read, which is some forty of them a run.
+//! hold what the kernel's clock takes to be read, too: see [`clock`](super::clock).
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::AddAssign;
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::{AsFd as _, AsRawFd};
 
 use anyhow::{Context as _, Result};
 use aya::programs::{ProgramInfo, loaded_programs};
@@ -43,6 +43,12 @@ pub(super) fn runs() -> Result<BTreeMap<&'static str, Runs>> {
     Ok(all)
 }
 
+/// The same of this program alone.
+pub(super) fn runs_of(program: &impl AsRawFd) -> Result<Runs> {
+    let info = fdinfo(program)?;
+    Ok(Runs { count: number(&info, "run_cnt")?, instructions: number(&info, "run_time_ns")? })
+}
+
 /// How many instructions the verifier has looked at for each program; where several have the name, the most.
 pub(super) fn verified() -> Result<BTreeMap<&'static str, u64>> {
     let mut all = BTreeMap::new();
@@ -66,8 +72,11 @@ fn each(mut take: impl FnMut(&'static str, &str) -> Result<()>) -> Result<()> {
 }
 
 fn info(program: &ProgramInfo) -> Result<String> {
-    let fd = program.fd()?;
-    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    fdinfo(&program.fd()?.as_fd())
+}
+
+fn fdinfo(program: &impl AsRawFd) -> Result<String> {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
 }
 

@@ -24,16 +24,20 @@ struct Cost {
 #[derive(Debug, Default)]
 pub(super) struct Programs {
     costs: Vec<Cost>,
+    /// What the counts of a run hold beside the program's instructions.
+    clock: f64,
     /// The instructions that the verifier has looked at, by program.
     verified: Vec<(String, u64)>,
 }
 
 impl Programs {
-    /// Takes `program SCENARIO WORKLOAD NAME RUNS INSTRUCTIONS` and `verified NAME INSTRUCTIONS`.
+    /// Takes `program SCENARIO WORKLOAD NAME RUNS INSTRUCTIONS`, `clock INSTRUCTIONS`, which comes before it, and `verified NAME
+    /// INSTRUCTIONS`.
     pub(super) fn read(&mut self, line: &str) {
         let mut words = line.split(' ');
         match words.next() {
-            Some("program") => self.costs.extend(cost(words)),
+            Some("program") => self.costs.extend(cost(words, self.clock)),
+            Some("clock") => self.clock = words.next().and_then(|count| count.parse().ok()).unwrap_or(0.0),
             Some("verified") => {
                 let (Some(name), Some(Ok(count))) = (words.next(), words.next().map(str::parse)) else {
                     return;
@@ -79,13 +83,13 @@ impl Programs {
     }
 }
 
-fn cost<'a>(mut words: impl Iterator<Item = &'a str>) -> Option<Cost> {
+fn cost<'a>(mut words: impl Iterator<Item = &'a str>, clock: f64) -> Option<Cost> {
     let mut word = || words.next().map(str::to_owned);
     let (scenario, workload, program) = (word()?, word()?, word()?);
     let [runs, all]: [u64; 2] = [word()?.parse().ok()?, word()?.parse().ok()?];
     // Counts are far below 2^52.
     #[expect(clippy::cast_precision_loss, reason = "see above")]
-    let instructions = all as f64 / runs as f64;
+    let instructions = all as f64 / runs as f64 - clock;
     (runs > 0).then_some(Cost { scenario, workload, program, runs, instructions })
 }
 
@@ -97,8 +101,9 @@ mod tests {
     fn programs_are_held_to_their_bounds() {
         let mut programs = Programs::default();
         for line in [
-            "program node rr from_uplink 100 19000",
-            "program node rr to_uplink 100 20100",
+            "clock 50",
+            "program node rr from_uplink 100 25000",
+            "program node rr to_uplink 100 25100",
             "program node rr to_pod 0 0",
             "program node-port-local rr from_uplink 100 90000",
             "verified from_pod 250001",

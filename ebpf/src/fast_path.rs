@@ -1,0 +1,40 @@
+//! The fast path: a segment of TCP goes where the one before it went, as it is or rewritten, by what the two caches remember.
+
+use crate::flow_cache::{self, Segments};
+use crate::frame::{Frame, Headers as _};
+use crate::packet::{ETH_IPV4, ETH_IPV6, Ipv4, Ipv6};
+use crate::route_cache::{self, Mac};
+use crate::segment;
+use crate::verdict::Verdict;
+
+/// Undecided when nothing is remembered, or when there is anything unusual about the packet; `checks_sender`: it has to come from
+/// whom the one before it came from. `has_route`: it may be one that goes on as it is.
+#[inline(never)]
+pub(crate) fn follow(frame: &Frame<'_>, checks_sender: bool, has_route: bool) -> Verdict {
+    let followed = match frame.protocol() {
+        ETH_IPV4 => try_follow::<Ipv4>(frame, checks_sender, has_route),
+        ETH_IPV6 => try_follow::<Ipv6>(frame, checks_sender, has_route),
+        _ => None,
+    };
+    followed.unwrap_or(Verdict::UNDECIDED)
+}
+
+#[inline(always)]
+fn try_follow<H: Segments>(frame: &Frame<'_>, checks_sender: bool, has_route: bool) -> Option<Verdict> {
+    let segment = segment::segment::<H>(frame)?;
+    if frame.has_vlan_tag() {
+        return None;
+    }
+    let now = route_cache::now();
+    if has_route && let Some(verdict) = route_cache::follow(frame, &segment.ip, checks_sender, now) {
+        return Some(verdict);
+    }
+    flow_cache::follow(frame, segment, checks_sender, now)
+}
+
+/// Whether the frame comes from this interface of the sender's.
+#[inline(always)]
+pub(crate) fn is_from(frame: &Frame<'_>, sender: Mac) -> bool {
+    // SAFETY: `at` has checked the bounds.
+    frame.at::<[Mac; 2]>(0).is_some_and(|macs| unsafe { (*macs)[1] } == sender)
+}
