@@ -172,6 +172,7 @@ pub(crate) fn insert(transport: &Transport) -> Created {
     scratch.forward.seal = seal(key, translated);
     if !put(key, &scratch.forward) {
         let _ = FLOWS.remove(&scratch.reply_key);
+        slot::end_turn(transport.slot);
         return Created::Refused;
     }
     count_ports(key, scratch.forward.flags, 1);
