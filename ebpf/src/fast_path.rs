@@ -8,25 +8,25 @@ use crate::segment;
 use crate::verdict::Verdict;
 
 /// Undecided when nothing is remembered, or when there is anything unusual about the packet; `checks_sender`: it has to come from
-/// whom the one before it came from. `has_route`: it may be one that goes on as it is.
+/// whom the one before it came from.
 #[inline(never)]
-pub(crate) fn follow(frame: &Frame<'_>, checks_sender: bool, has_route: bool) -> Verdict {
+pub(crate) fn follow(frame: &Frame<'_>, checks_sender: bool) -> Verdict {
     let followed = match frame.protocol() {
-        ETH_IPV4 => try_follow::<Ipv4>(frame, checks_sender, has_route),
-        ETH_IPV6 => try_follow::<Ipv6>(frame, checks_sender, has_route),
+        ETH_IPV4 => try_follow::<Ipv4>(frame, checks_sender),
+        ETH_IPV6 => try_follow::<Ipv6>(frame, checks_sender),
         _ => None,
     };
     followed.unwrap_or(Verdict::UNDECIDED)
 }
 
 #[inline(always)]
-fn try_follow<H: Segments>(frame: &Frame<'_>, checks_sender: bool, has_route: bool) -> Option<Verdict> {
+fn try_follow<H: Segments>(frame: &Frame<'_>, checks_sender: bool) -> Option<Verdict> {
     let segment = segment::segment::<H>(frame)?;
     if frame.has_vlan_tag() {
         return None;
     }
     let now = route_cache::now();
-    if has_route && let Some(verdict) = route_cache::follow(frame, &segment.ip, checks_sender, now) {
+    if let Some(verdict) = route_cache::follow(frame, &segment.ip, checks_sender, now) {
         return Some(verdict);
     }
     flow_cache::follow(frame, segment, checks_sender, now)

@@ -44,6 +44,7 @@ use aya_ebpf::programs::{SockAddrContext, TcContext, XdpContext};
 
 use crate::frame::Frame;
 use crate::sock_addr::{Family, SockAddr};
+use crate::verdict::Verdict;
 
 /// connect(2) on an IPv4 socket.
 #[cgroup_sock_addr(connect4)]
@@ -118,7 +119,13 @@ fn to_pod(ctx: TcContext) -> i32 {
 /// What arrives at an uplink.
 #[classifier]
 fn from_uplink(ctx: TcContext) -> i32 {
-    let frame = Frame::new(&ctx);
+    if uplink::is_the_nodes_own(&Frame::new(&ctx)) { Verdict::STACK.passed() } else { arrived(&ctx) }
+}
+
+/// All but what is the node's own, which is spared what the rest needs of registers and of the stack.
+#[inline(never)]
+fn arrived(ctx: &TcContext) -> i32 {
+    let frame = Frame::new(ctx);
     uplink::received(&frame).action(&frame)
 }
 

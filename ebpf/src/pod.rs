@@ -18,7 +18,7 @@ const ARP_SENDER: usize = 14;
 /// which is most of it and costs one more lookup; is it for a Service; does it leave the cluster.
 #[inline(always)]
 pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
-    let verdict = fast_path::follow(frame, true, true);
+    let verdict = fast_path::follow(frame, true);
     if verdict != Verdict::UNDECIDED {
         return verdict;
     }

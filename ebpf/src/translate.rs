@@ -175,7 +175,7 @@ fn serving(frontend: &Frontend, client: Client, src: Addr) -> Result<Set, Outcom
 /// Makes the flow of a packet to a Service; undecided when it is there. The client's address is kept when its answers come
 /// by here anyway: the backend is a pod of this node, or the client is; and the backend is not the client itself, which
 /// takes nothing from its own address.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn remember(frame: &impl Headers, transport: &mut Transport) -> Verdict {
     if !flow::slot::take(transport) {
         return Verdict::drop(Outcome::FlowsFull);

@@ -11,16 +11,17 @@ use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
 use crate::{fast_path, flow, forward, gone, icmp_error, refuse, route_cache, service};
 
-/// It arrives. Most of it is for a pod of this node; what is for the node itself costs a few compares.
+/// Whether it is for a socket of the node and nothing else, which costs a few loads and compares.
+#[inline(always)]
+pub(crate) fn is_the_nodes_own(frame: &Frame<'_>) -> bool {
+    network::get().is_none_or(|network| is_for_socket(frame, network))
+}
+
+/// It arrives, and most of it is for a pod of this node.
 #[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
-    let owner = owner(frame, network);
-    if owner == Owner::Socket {
-        return Verdict::STACK;
-    }
-    // No route is remembered to the node itself, whose traffic is spared the look.
-    let verdict = fast_path::follow(frame, false, owner != Owner::Node);
+    let verdict = fast_path::follow(frame, false);
     if verdict != Verdict::UNDECIDED {
         return verdict;
     }
@@ -141,36 +142,23 @@ fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<&'static mut Transport, V
     if transport.is_awaited && transport::release(frame) { Err(Verdict::GONE) } else { Ok(transport) }
 }
 
-/// Whose a packet is that arrives, as far as a few loads tell.
-#[derive(PartialEq)]
-pub(crate) enum Owner {
-    /// A socket of the node, and nothing else: most of what is not for pods.
-    Socket,
-    /// It is addressed to the node, by the address that other nodes know.
-    Node,
-    /// All else.
-    Other,
-}
-
-/// Whose the packet is.
+/// Whether the packet is for a socket of the node and nothing else: most of what is not for pods.
 #[inline(always)]
-pub(crate) fn owner(frame: &impl Headers, network: &Network) -> Owner {
+pub(crate) fn is_for_socket(frame: &impl Headers, network: &Network) -> bool {
     match frame.protocol() {
-        ETH_IPV4 => owner_of::<Ipv4>(frame, network),
-        ETH_IPV6 => owner_of::<Ipv6>(frame, network),
-        _ => Owner::Other,
+        ETH_IPV4 => is_socket::<Ipv4>(frame, network),
+        ETH_IPV6 => is_socket::<Ipv6>(frame, network),
+        _ => false,
     }
 }
 
 #[inline(always)]
-fn owner_of<H: Header>(frame: &impl Headers, network: &Network) -> Owner {
-    let Some(start) = segment::start::<H>(frame).filter(|start| start.ip.is_for_node(network)) else {
-        return Owner::Other;
-    };
-    match start.plain_ports() {
-        Some([_, port]) if !start.ip.is_from_pod(network) && !may_be_served(port) => Owner::Socket,
-        _ => Owner::Node,
-    }
+fn is_socket<H: Header>(frame: &impl Headers, network: &Network) -> bool {
+    segment::start::<H>(frame).is_some_and(|start| {
+        start.ip.is_for_node(network)
+            && !start.ip.is_from_pod(network)
+            && start.plain_ports().is_some_and(|[_, port]| !may_be_served(port))
+    })
 }
 
 /// Whether anything but a socket of the node may have the port.

@@ -14,9 +14,8 @@ use crate::frame::Headers as _;
 use crate::frame::xdp::{Frame, folded, sum_of};
 use crate::packet::{self, Packet};
 use crate::transport::{self, Transport};
-use crate::uplink::{self, Owner};
 use crate::verdict::Verdict;
-use crate::{forward, network, segment, translate};
+use crate::{forward, network, segment, translate, uplink};
 
 /// Uplinks to which frames are redirected, by their numbers. One that is not among them sends only what came in by it.
 #[map]
@@ -43,7 +42,7 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     if packet.ttl <= 1 || network.is_pod(packet.src) || network.is_pod(packet.dst) {
         return None;
     }
-    if uplink::owner(frame, network) == Owner::Socket || !packet.is_routable() {
+    if uplink::is_for_socket(frame, network) || !packet.is_routable() {
         return None;
     }
     let transport = transport::parse_plain(frame, &packet)?;
