@@ -10,8 +10,8 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
 use portolan_abi::{Addr, Flow, FlowFlags, FlowKey, FlowState, Hop, Port, Proto};
 
 use crate::atomic::fetch_add;
+use crate::network;
 use crate::transport::Transport;
-use crate::{network, route_cache};
 
 /// The daemon sets the sizes of this map and of the slots.
 #[map]
@@ -64,23 +64,37 @@ pub(crate) fn set_checked(key: &FlowKey, serving: u32) -> u32 {
     0
 }
 
-/// Remembers the way that a flow's packets take for this moment. Returns a number because the verifier wants a function to.
+/// Remembers the way that a flow's packets take, for the moment in which it was found. Returns a number because the verifier wants a function to.
 #[inline(never)]
-pub(crate) fn set_hop(key: &FlowKey, hop: &Hop) -> u32 {
+pub(crate) fn set_hop(key: &FlowKey, hop: &Hop, moment: u32) -> u32 {
     if let Some(flow) = FLOWS.get_ptr_mut(key) {
         // SAFETY: the element lives until the program ends.
-        set(unsafe { &mut *flow }, hop, route_cache::now());
+        set(unsafe { &mut *flow }, hop, moment);
     }
     0
 }
 
-/// Who reads it meanwhile sees no hop, or all of one: only two packets of the same direction that were routed apart at the same
-/// moment could mix theirs.
+/// Who reads it meanwhile sees no hop, or one of this moment: only two packets of the same direction that were routed apart in
+/// the same moment could mix theirs.
 #[inline(always)]
-fn set(flow: &mut Flow, hop: &Hop, now: u32) {
-    flow.hop = *hop;
-    // SAFETY: it is a reference.
-    unsafe { (&raw mut flow.hop_since).write_volatile(now) }
+fn set(flow: &mut Flow, hop: &Hop, moment: u32) {
+    // SAFETY: they are parts of what is referred to.
+    unsafe {
+        (&raw mut flow.hop_since).write_volatile(0);
+        (&raw mut flow.hop).write_volatile(*hop);
+        (&raw mut flow.hop_since).write_volatile(moment);
+    }
+}
+
+/// The way that a flow's packets have taken in this moment, if they have.
+#[inline(always)]
+pub(crate) fn take_hop(flow: &Flow, transport: &mut Transport) {
+    // SAFETY: they are parts of what is referred to. The time is read first: it is written last.
+    unsafe {
+        if (&raw const flow.hop_since).read_volatile() == transport.moment {
+            transport.hop = (&raw const flow.hop).read_volatile();
+        }
+    }
 }
 
 /// Whether a packet that could begin a flow belongs to one that is over: the old one is then removed, so that the packet
@@ -88,8 +102,7 @@ fn set(flow: &mut Flow, hop: &Hop, now: u32) {
 #[inline(never)]
 pub(crate) fn begins_anew(key: &FlowKey, flow: &Flow) -> bool {
     let other_key = flow.other_key(key.proto);
-    // SAFETY: the element lives until the program ends.
-    let over = match unsafe { FLOWS.get(other_key) } {
+    let over = match other_of(key, &other_key) {
         None => true,
         Some(other) => key.proto.has_handshake() && FlowState::is_closed(flow.state, other.state),
     };
@@ -194,8 +207,7 @@ pub(crate) fn is_free(key: &FlowKey) -> bool {
     // SAFETY: the element lives until the program ends.
     let Some(flow) = (unsafe { FLOWS.get(key) }) else { return true };
     let other_key = flow.other_key(key.proto);
-    // SAFETY: as above.
-    let other = unsafe { FLOWS.get(other_key) };
+    let other = other_of(key, &other_key);
     if other.is_some_and(|other| is_alive(flow, other, key.proto)) {
         return false;
     }
@@ -259,8 +271,17 @@ pub(crate) enum Created {
 /// Removes both directions of a flow; whether the first was there.
 #[inline(always)]
 fn remove_both(key: &FlowKey, other_key: &FlowKey) -> bool {
-    remove(other_key);
+    if other_of(key, other_key).is_some() {
+        remove(other_key);
+    }
     remove(key)
+}
+
+/// The other direction of the flow of packets with this key, where that is still there: its place may be another flow's now.
+#[inline(always)]
+fn other_of(key: &FlowKey, other_key: &FlowKey) -> Option<&'static Flow> {
+    // SAFETY: the element lives until the program ends.
+    unsafe { FLOWS.get(other_key) }.filter(|other| other.answers(key))
 }
 
 /// Removes one direction of a flow. Whoever removes it takes its ports back: of two that try at once one succeeds.

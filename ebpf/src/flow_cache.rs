@@ -13,7 +13,7 @@ use crate::flow::{self, slot};
 use crate::frame::xdp::folded;
 use crate::frame::{Checksum, Frame, Headers as _, L3};
 use crate::packet::{Ipv4, Ipv6};
-use crate::route_cache::{self, Mac};
+use crate::route_cache::Mac;
 use crate::segment::{self, Header, Segment};
 use crate::tcp::Tcp;
 use crate::transport::Transport;
@@ -31,7 +31,7 @@ pub(crate) struct Rewrite {
     dst: Addr,
     /// Source and destination port, as they stand in the header.
     ports: u32,
-    /// When it was found out: see [`route_cache::now`].
+    /// When it was found out: see [`now`](crate::route_cache::now).
     since: u32,
     /// The interface by which they come.
     ifindex: u32,
@@ -144,7 +144,7 @@ pub(crate) fn follow<H: Segments>(
 /// a function to. Another flow that goes on keeps the place.
 #[inline(never)]
 pub(crate) fn remember(frame: &Frame<'_>, transport: &Transport, network: &Network) -> u32 {
-    let now = route_cache::now();
+    let now = transport.moment;
     let (key, to) = (&transport.key, &transport.to);
     let is_whole = transport.quoted == 0 && !transport.is_headless;
     if key.proto != Proto::TCP
@@ -159,7 +159,7 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &Transport, network: &Netwo
     if rewrite.keeps_place(now) {
         return 0;
     }
-    let Some(turn) = slot::turn_of(transport, now) else { return 0 };
+    let Some(turn) = slot::turn_of(transport) else { return 0 };
     let Some(macs) = frame.at::<[Mac; 2]>(0) else { return 0 };
     // SAFETY: `at` has checked the bounds.
     rewrite.sender = unsafe { (*macs)[1] };

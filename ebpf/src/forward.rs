@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portolan_abi::{Addr, ClusterCidr, FlowKey, Hop, Network, NetworkFlags, Outcome};
+use portolan_abi::{Addr, ClusterCidr, Hop, Network, NetworkFlags, Outcome};
 
 use crate::counters::count;
 use crate::flow;
@@ -122,7 +122,7 @@ pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) 
     let mut hop = Hop::NONE;
     find_neighbour(frame, packet, range, &mut hop);
     if hop.ifindex != 0 {
-        flow::set_hop(&transport.key, &hop);
+        flow::set_hop(&transport.key, &hop, transport.moment);
     }
     packet.decrement_ttl(frame);
     frame.forget_origin();
@@ -194,14 +194,14 @@ fn ask(frame: &Frame<'_>, question: &mut bpf_fib_lookup) -> u32 {
     (unsafe { fib_lookup(frame.as_ptr(), &raw mut *question, size, 0) }) as u32
 }
 
-/// To where the kernel's routes lead, which the flow of this key then remembers; undecided when they lead nowhere, or here.
+/// To where the kernel's routes lead, which the flow of `transport` then remembers; undecided when they lead nowhere, or here.
 #[inline(never)]
 pub(crate) fn by_route(
     frame: &Frame<'_>,
     packet: &Packet,
     src: Addr,
     dst: Addr,
-    flow: Option<&FlowKey>,
+    transport: Option<&Transport>,
 ) -> Verdict {
     if packet.ttl <= 1 {
         return Verdict::UNDECIDED;
@@ -209,11 +209,11 @@ pub(crate) fn by_route(
     let Some(next) = route(frame, packet.proto, src, dst) else { return Verdict::UNDECIDED };
     packet.decrement_ttl(frame);
     frame.forget_origin();
-    if let Some(key) = flow
+    if let Some(transport) = transport
         && next.hop.is_addressed()
     {
-        flow::set_hop(key, &next.hop);
-        route_cache::remember_rewritten(frame, &src, &dst, &next.hop);
+        flow::set_hop(&transport.key, &next.hop, transport.moment);
+        route_cache::remember_rewritten(frame, packet.proto, &src, &dst, &next.hop);
     }
     count(Outcome::Forwarded as u32);
     neighbour(next.via, next.hop.ifindex)

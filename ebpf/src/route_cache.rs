@@ -15,7 +15,7 @@ use crate::frame::{Frame, Headers as _};
 use crate::packet::Packet;
 use crate::segment::{self, Header};
 use crate::verdict::Verdict;
-use crate::{fast_path, forward};
+use crate::{fast_path, forward, transport};
 
 /// log2 of the routes that each CPU remembers.
 const BITS: u32 = 10;
@@ -40,7 +40,8 @@ pub(crate) struct Route {
     pub(crate) hop: Hop,
     /// Most bytes of an IP packet.
     mtu: u32,
-    /// The flags of a node's address, where that is the destination.
+    /// The flags of a node's address, where that is the destination. Of what was rewritten, the protocol: routes may depend on
+    /// it.
     pub(crate) flags: u32,
     kind: Kind,
 }
@@ -67,7 +68,7 @@ static ROUTE_CACHE: PerCpuArray<Route> = PerCpuArray::with_max_entries(SPARE + 1
 #[map]
 static ROUTE_GENERATION: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The time, and how often everything was forgotten before: both only grow, so that the sum is the same only while neither
+/// The moment: the time, and how often everything was forgotten before: both only grow, so that the sum is the same only while neither
 /// has changed.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
@@ -119,23 +120,24 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> Option<&'static Rou
 
 /// Where packets went last that were rewritten to these addresses.
 #[inline(always)]
-pub(crate) fn rewritten(frame: &Frame<'_>, src: Addr, dst: Addr) -> Option<Hop> {
+pub(crate) fn rewritten(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr, now: u32) -> Option<Hop> {
     // SAFETY: see [`Route`].
     let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(segment::mixed(&src, &dst)))? };
     let is_of = route.src.same(src) && route.dst.same(dst) && route.ifindex == frame.ifindex();
-    (is_of && route.kind == Kind::Rewritten && route.since == now()).then_some(route.hop)
+    let is_of = is_of && route.kind == Kind::Rewritten && route.flags == u32::from(proto);
+    (is_of && route.since == now).then_some(route.hop)
 }
 
-/// Remembers where they go. Returns a number because the verifier wants a function to.
+/// Remembers where those of a protocol go. Returns a number because the verifier wants a function to.
 #[inline(never)]
-pub(crate) fn remember_rewritten(frame: &Frame<'_>, src: &Addr, dst: &Addr, hop: &Hop) -> u32 {
-    let now = now();
+pub(crate) fn remember_rewritten(frame: &Frame<'_>, proto: u8, src: &Addr, dst: &Addr, hop: &Hop) -> u32 {
+    let Some(now) = transport::get().map(|transport| transport.moment) else { return 0 };
     let Some(route) = ROUTE_CACHE.get_ptr_mut(slot(segment::mixed(src, dst))) else { return 0 };
     // SAFETY: see [`Route`].
     let route = unsafe { &mut *route };
     if route.since != now {
         (route.src, route.dst, route.since, route.ifindex) = (*src, *dst, now, frame.ifindex());
-        (route.hop, route.mtu, route.kind) = (*hop, 0, Kind::Rewritten);
+        (route.hop, route.mtu, route.kind, route.flags) = (*hop, 0, Kind::Rewritten, u32::from(proto));
     }
     0
 }

@@ -59,10 +59,8 @@ fn has_flow(transport: &mut Transport) -> bool {
         }
     }
     let (seal, flags) = (flow.seal, flow.flags);
-    (transport.slot, transport.hop) = (flow.slot, flow.hop);
-    if flow.hop_since != route_cache::now() {
-        transport.hop.ifindex = 0;
-    }
+    transport.slot = flow.slot;
+    flow::take_hop(flow, transport);
     let is_checked = flags & FlowFlags::REPLY != 0
         || transport.key.proto != Proto::UDP
         || flow.service == 0
@@ -277,7 +275,7 @@ pub(crate) fn deliver(
         return Verdict::drop(Outcome::TtlExpired);
     }
     if transport.hop.ifindex == 0 {
-        find_hop(frame, transport, network);
+        find_hop(frame, packet.proto, transport, network);
     }
     if transport.hop.ifindex != 0 {
         flow_cache::remember(frame, transport, network);
@@ -290,20 +288,20 @@ pub(crate) fn deliver(
 /// same addresses went last. Not of datagrams to a pod: nothing would say that the pod of a hostPort is gone. Returns a number
 /// because the verifier wants a function to.
 #[inline(never)]
-fn find_hop(frame: &Frame<'_>, transport: &mut Transport, network: &Network) -> u32 {
+fn find_hop(frame: &Frame<'_>, proto: u8, transport: &mut Transport, network: &Network) -> u32 {
     let to = &transport.to;
     let hop = if network.flags & NetworkFlags::FORWARD == 0 {
         None
     } else if network.is_pod(to.dst) {
         Pod::at(&to.dst).filter(|_| transport.key.proto.has_handshake()).map(|pod| pod.hop())
     } else {
-        route_cache::rewritten(frame, to.src, to.dst)
+        route_cache::rewritten(frame, proto, to.src, to.dst, transport.moment)
     };
     if let Some(hop) = hop {
         transport.hop = hop;
-        // Of a segment the flow cache sees to that.
-        if !transport.key.proto.has_handshake() {
-            flow::set_hop(&transport.key, &transport.hop);
+        // Of a segment to a pod the flow cache sees to that, and nobody else asks.
+        if !network.is_pod(to.dst) {
+            flow::set_hop(&transport.key, &transport.hop, transport.moment);
         }
     }
     0
@@ -329,7 +327,7 @@ fn send(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Net
     if network::is_own(&to.dst) {
         return Verdict::STACK;
     }
-    let verdict = forward::by_route(frame, packet, to.src, to.dst, Some(&transport.key));
+    let verdict = forward::by_route(frame, packet, to.src, to.dst, Some(transport));
     frame.mark_done();
     verdict.or(unsent)
 }

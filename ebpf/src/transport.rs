@@ -8,8 +8,8 @@ use crate::fragment::{self, Fragment, Part, PartKey};
 use crate::frame::{Checksum, Frame, Headers, L3};
 use crate::icmp_error;
 use crate::packet::{FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, Packet, is_extension};
-use crate::service;
 use crate::tcp::Tcp;
+use crate::{route_cache, service};
 
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -66,6 +66,8 @@ pub(crate) struct Transport {
     pub(crate) is_near: bool,
     /// Where the flow's packets went last.
     pub(crate) hop: Hop,
+    /// The moment of the [route cache](crate::route_cache::now) before anything was asked.
+    pub(crate) moment: u32,
     /// It goes to another node as it is; `to` only says to which backend.
     pub(crate) is_direct: bool,
     /// How many hops it has left.
@@ -220,6 +222,7 @@ impl Transport {
         self.is_first = part != Part::Later;
         self.service = 0;
         self.hop.ifindex = 0;
+        self.moment = route_cache::now();
         self.is_direct = false;
         self.ttl = packet.ttl;
         self.quoted = 0;

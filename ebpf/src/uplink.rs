@@ -233,7 +233,7 @@ pub(crate) fn host(frame: &Frame<'_>, packet: &Packet, network: &Network, moves:
             let to = &transport.to;
             verdict = forward::by_hop(frame, packet, network.mtu, &transport.hop);
             if verdict == Verdict::UNDECIDED {
-                verdict = forward::by_route(frame, packet, to.src, to.dst, Some(&transport.key));
+                verdict = forward::by_route(frame, packet, to.src, to.dst, Some(transport));
             }
             verdict = verdict.or(Verdict::drop(Outcome::NoRoute));
             frame.mark_done();

@@ -51,8 +51,8 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     if !known && !asks(&packet, transport, network, flags) {
         return None;
     }
-    // Once a tick tc sends a packet of each flow: this keeps the kernel's entries for neighbours fresh, which what is sent from
-    // here does not. It has forgotten the next hop then, and finds it anew.
+    // In each moment of the route cache tc sends a packet of each flow: this keeps the kernel's entries for neighbours fresh,
+    // which what is sent from here does not. The next hop is forgotten then, and tc finds it anew.
     if (known && transport.hop.ifindex == 0) || network.is_pod(transport.to.dst) {
         return None;
     }

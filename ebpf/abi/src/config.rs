@@ -135,6 +135,8 @@ pub enum MapName {
     FlowHead,
     /// Array of 65,536 `u64`: in how many flows a port of this node's addresses is.
     LocalPorts,
+    /// Array of one `u64`: how often all that is remembered of routes was forgotten at once.
+    RouteGeneration,
     /// Ring buffer of [`Event`](crate::Event), read by one at a time.
     Events,
     /// Array of one [`Monitor`](crate::Monitor).
@@ -174,6 +176,7 @@ impl MapName {
             Self::FlowSlots => "FLOW_SLOTS",
             Self::FlowHead => "FLOW_HEAD",
             Self::LocalPorts => "LOCAL_PORTS",
+            Self::RouteGeneration => "ROUTE_GENERATION",
             Self::Events => "EVENTS",
             Self::Monitor => "MONITOR",
             Self::LostEvents => "LOST_EVENTS",

@@ -139,6 +139,13 @@ impl Flow {
         }
     }
 
+    /// Whether packets become what answers those with this key.
+    #[inline(always)]
+    pub const fn answers(&self, key: &FlowKey) -> bool {
+        let ports = self.src_port.raw() == key.dst_port.raw() && self.dst_port.raw() == key.src_port.raw();
+        ports && self.src.same(key.dst) && self.dst.same(key.src)
+    }
+
     /// The key of the other direction.
     #[inline(always)]
     pub const fn other_key(&self, proto: Proto) -> FlowKey {

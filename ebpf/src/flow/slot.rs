@@ -6,7 +6,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use portolan_abi::{FlowFlags, FlowKey, FlowSlot, FlowState};
 
-use super::{FLOWS, is_alive, remove_both, set};
+use super::{FLOWS, is_alive, other_of, remove_both, set};
 use crate::atomic::fetch_add;
 use crate::network;
 use crate::repeat::{GO_ON, STOP, repeat};
@@ -67,8 +67,7 @@ fn holds(key: &FlowKey, index: u32) -> bool {
         return false;
     }
     let other_key = flow.other_key(key.proto);
-    // SAFETY: as above.
-    let other = unsafe { FLOWS.get(other_key) };
+    let other = other_of(key, &other_key);
     let keeps = other.is_some_and(|other| {
         FlowState::is_established(flow.state, other.state, key.proto) && is_alive(flow, other, key.proto)
     });
@@ -88,15 +87,15 @@ pub(crate) fn turn(slot: u32) -> Option<u64> {
 /// The turn of the flow that makes packets with the key of `transport` what it says, and which remembers their way; `None`:
 /// there is none any more. It is asked for before the flow, so that who removes that meanwhile ends the turn.
 #[inline(always)]
-pub(crate) fn turn_of(transport: &Transport, now: u32) -> Option<u64> {
+pub(crate) fn turn_of(transport: &Transport) -> Option<u64> {
     let turn = turn(transport.slot)?;
     // SAFETY: the element lives until the program ends.
     let flow = unsafe { &mut *FLOWS.get_ptr_mut(transport.key)? };
     let to = &transport.to;
     let same_ports = flow.src_port == to.src_port && flow.dst_port == to.dst_port;
     let same = flow.slot == transport.slot && same_ports && flow.src.same(to.src) && flow.dst.same(to.dst);
-    if same && flow.hop_since != now {
-        set(flow, &transport.hop, now);
+    if same && flow.hop_since != transport.moment {
+        set(flow, &transport.hop, transport.moment);
     }
     same.then_some(turn)
 }

@@ -166,7 +166,7 @@ fn load_program(name: &str, program: &mut aya::programs::Program) -> Result<()> 
 }
 
 /// The maps that programs use.
-const MAPS: [MapName; 26] = [
+const MAPS: [MapName; 27] = [
     MapName::Frontends,
     MapName::Backends,
     MapName::Maglev,
@@ -189,6 +189,7 @@ const MAPS: [MapName; 26] = [
     MapName::FlowSlots,
     MapName::FlowHead,
     MapName::LocalPorts,
+    MapName::RouteGeneration,
     MapName::Events,
     MapName::Monitor,
     MapName::LostEvents,

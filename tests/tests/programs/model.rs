@@ -317,10 +317,9 @@ impl Model {
             if transport.is_first && is_tcp && flow.is_reply {
                 return None;
             }
-            let other = self.flows.get(&flow.to.reversed()).copied();
+            let other = self.other(transport.key, &flow);
             if other.is_none_or(|other| is_tcp && is_closed(&flow, &other)) {
-                self.flows.remove(&transport.key);
-                self.flows.remove(&flow.to.reversed());
+                self.remove(transport.key, &flow);
                 return None;
             }
         }
@@ -330,14 +329,24 @@ impl Model {
     /// Whether packets with this key would belong to nobody; a flow that is over gives it up.
     fn is_free(&mut self, key: Key) -> bool {
         let Some(flow) = self.flows.get(&key).copied() else { return true };
-        let other = flow.to.reversed();
-        let is_alive =
-            self.flows.get(&other).is_some_and(|other| key.proto != proto::TCP || !is_closed(&flow, other));
+        let other = self.other(key, &flow);
+        let is_alive = other.is_some_and(|other| key.proto != proto::TCP || !is_closed(&flow, &other));
         if !is_alive {
-            self.flows.remove(&key);
-            self.flows.remove(&other);
+            self.remove(key, &flow);
         }
         !is_alive
+    }
+
+    /// The other direction of a flow; its place may be another flow's.
+    fn other(&self, key: Key, flow: &Flow) -> Option<Flow> {
+        self.flows.get(&flow.to.reversed()).copied().filter(|other| other.to.reversed() == key)
+    }
+
+    fn remove(&mut self, key: Key, flow: &Flow) {
+        if self.other(key, flow).is_some() {
+            self.flows.remove(&flow.to.reversed());
+        }
+        self.flows.remove(&key);
     }
 
     fn create(&mut self, key: Key, to: Key, flags: u8) -> bool {
