@@ -32,6 +32,13 @@ fn try_follow<H: Segments>(frame: &Frame<'_>, checks_sender: bool) -> Option<Ver
     flow_cache::follow(frame, segment, checks_sender, now)
 }
 
+/// Whether a segment is like those before it: its headers have these bytes, and it fits; and it comes from the same sender, where
+/// that is given.
+#[inline(always)]
+pub(crate) fn is_alike(frame: &Frame<'_>, headers: u32, mtu: u32, sender: Option<Mac>) -> bool {
+    frame.fits(headers, mtu) && sender.is_none_or(|sender| is_from(frame, sender))
+}
+
 /// Whether the frame comes from this interface of the sender's.
 #[inline(always)]
 pub(crate) fn is_from(frame: &Frame<'_>, sender: Mac) -> bool {

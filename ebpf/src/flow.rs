@@ -64,7 +64,8 @@ pub(crate) fn set_checked(key: &FlowKey, serving: u32) -> u32 {
     0
 }
 
-/// Remembers the way that a flow's packets take, for the moment in which it was found. Returns a number because the verifier wants a function to.
+/// Remembers the way that a flow's packets take, for the moment in which it was found. Returns a number because the verifier
+/// wants a function to.
 #[inline(never)]
 pub(crate) fn set_hop(key: &FlowKey, hop: &Hop, moment: u32) -> u32 {
     if let Some(flow) = FLOWS.get_ptr_mut(key) {

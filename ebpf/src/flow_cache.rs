@@ -10,12 +10,12 @@ use aya_ebpf::maps::PerCpuArray;
 use portolan_abi::{Addr, FlowKey, FlowState, Hop, Network, NetworkFlags, Port, Proto};
 
 use crate::flow::{self, slot};
-use crate::frame::xdp::folded;
 use crate::frame::{Checksum, Frame, Headers as _, L3};
 use crate::packet::{Ipv4, Ipv6};
 use crate::route_cache::Mac;
 use crate::segment::{self, Header, Segment};
-use crate::tcp::Tcp;
+use crate::sum::{folded, halves};
+use crate::tcp::{self, Tcp};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
 use crate::{fast_path, forward};
@@ -101,7 +101,7 @@ impl Segments for Ipv6 {
 /// The place of segments with these addresses and ports.
 #[inline(always)]
 fn place(addresses: u32, ports: u32) -> Option<&'static mut Rewrite> {
-    let index = (addresses ^ ports.rotate_left(3)).wrapping_mul(0x9e37_79b1) >> (32 - BITS);
+    let index = segment::place(addresses ^ ports.rotate_left(3), BITS);
     // SAFETY: see [`Rewrite`].
     FLOW_CACHE.get_ptr_mut(index).map(|rewrite| unsafe { &mut *rewrite })
 }
@@ -128,8 +128,7 @@ pub(crate) fn follow<H: Segments>(
     if tcp.flags & Tcp::SYN != 0 || !is_whole {
         return None;
     }
-    let fits = frame.fits(headers, rewrite.mtu);
-    if !fits || (checks_sender && !fast_path::is_from(frame, rewrite.sender)) {
+    if !fast_path::is_alike(frame, headers, rewrite.mtu, checks_sender.then_some(rewrite.sender)) {
         return None;
     }
     if state | rewrite.state != rewrite.state && rewrite.note(state) == 0 {
@@ -154,7 +153,7 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &Transport, network: &Netwo
     {
         return 0;
     }
-    let ports = word(key.src_port, key.dst_port);
+    let ports = tcp::ports(key.src_port, key.dst_port);
     let Some(rewrite) = place(segment::mixed(&key.src, &key.dst), ports) else { return 0 };
     if rewrite.keeps_place(now) {
         return 0;
@@ -165,7 +164,7 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &Transport, network: &Netwo
     rewrite.sender = unsafe { (*macs)[1] };
     (rewrite.src, rewrite.dst, rewrite.ports) = (key.src, key.dst, ports);
     (rewrite.to_src, rewrite.to_dst) = (to.src, to.dst);
-    rewrite.to_ports = word(to.src_port, to.dst_port);
+    rewrite.to_ports = tcp::ports(to.src_port, to.dst_port);
     rewrite.addresses_sum = changed(&key.src, &to.src) + changed(&key.dst, &to.dst);
     rewrite.ports_sum = if rewrite.to_ports == ports { 0 } else { halves(!ports) + halves(rewrite.to_ports) };
     (rewrite.hop, rewrite.mtu, rewrite.ifindex) = (transport.hop, network.mtu, frame.ifindex());
@@ -211,12 +210,6 @@ impl Rewrite {
     }
 }
 
-/// Two ports, as they stand next to each other.
-#[inline(always)]
-fn word(src: Port, dst: Port) -> u32 {
-    u32::from(src.raw()) | (u32::from(dst.raw()) << 16)
-}
-
 /// What is added to a checksum that covers an address which becomes another one. A function of its own because it needs more
 /// registers than there are beside its caller's.
 #[inline(never)]
@@ -227,10 +220,4 @@ fn changed(old: &Addr, new: &Addr) -> u32 {
         sum += halves(!old[word]) + halves(new[word]);
     }
     sum
-}
-
-/// The sum of a word's halves.
-#[inline(always)]
-fn halves(word: u32) -> u32 {
-    (word & 0xffff) + (word >> 16)
 }

@@ -17,6 +17,8 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::TcContext;
 use portolan_abi::Addr;
 
+use crate::sum::folded;
+
 pub(crate) mod xdp;
 
 /// Bytes of an Ethernet header: where the network header begins.
@@ -256,9 +258,7 @@ impl<'a> Frame<'a> {
     /// The checksum of a header with what is added to it.
     #[inline(always)]
     pub(crate) fn sum<T>(&self, header: &T, more: u32) -> Option<u16> {
-        let sum = self.partial_sum(header, more)?;
-        let folded = (sum & 0xffff) + (sum >> 16);
-        Some(!((folded + (folded >> 16)) as u16))
+        self.partial_sum(header, more).map(|sum| !folded(sum))
     }
 
     /// The sum of a part of a packet, a multiple of four bytes, added to `more`.

@@ -5,7 +5,8 @@ use portolan_abi::{Addr, Port, Proto};
 
 use crate::frame::{Checksum, Frame, Headers as _, L3};
 use crate::packet::{IPPROTO_ICMP, IPPROTO_ICMPV6, Ipv4, Ipv6};
-use crate::transport::{DESTINATION, IPV4_SUM, Offsets, SOURCE, Transport, replaced, set_address};
+use crate::sum::replaced;
+use crate::transport::{DESTINATION, IPV4_SUM, Offsets, SOURCE, Transport, set_address};
 
 /// Bytes of the header of an ICMP error.
 const HEADER: usize = 8;

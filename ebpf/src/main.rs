@@ -32,6 +32,7 @@ mod segment;
 mod service;
 mod snat;
 mod sock_addr;
+mod sum;
 mod tcp;
 mod translate;
 mod transport;

@@ -101,7 +101,7 @@ pub(crate) fn parse(frame: &impl Headers) -> Option<Packet> {
 pub(crate) fn may_be_datagram(frame: &impl Headers) -> bool {
     let place = if frame.protocol() == ETH_IPV4 { IPV4_PROTO } else { IPV6_NEXT };
     // SAFETY: `at` has checked the bounds.
-    frame.at::<u8>(L3 + place).is_some_and(|proto| matches!(unsafe { *proto }, 17 | FRAGMENT))
+    frame.at::<u8>(L3 + place).is_some_and(|proto| matches!(unsafe { *proto }, IPPROTO_UDP | FRAGMENT))
 }
 
 impl Ipv4 {
@@ -163,13 +163,13 @@ impl Packet {
     /// Whether it is UDP.
     #[inline(always)]
     pub(crate) fn is_datagram(&self) -> bool {
-        self.proto == 17
+        self.proto == IPPROTO_UDP
     }
 
     /// Whether it may be UDP: it is, or a fragment of what only the headers behind this one name.
     #[inline(always)]
     pub(crate) fn may_be_datagram(&self) -> bool {
-        self.proto == 17 || self.proto == FRAGMENT
+        self.proto == IPPROTO_UDP || self.proto == FRAGMENT
     }
 
     /// Source and destination port of a datagram, whole or the first part of one; `None` for all else.
@@ -178,7 +178,7 @@ impl Packet {
         let mut ports = L3 + self.header as usize;
         if self.proto == FRAGMENT {
             let [next, _, high, low]: [u8; 4] = frame.load(ports)?;
-            if next != 17 || u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
+            if next != IPPROTO_UDP || u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
                 return None;
             }
             ports += 8;

@@ -9,6 +9,7 @@ use crate::counters::count;
 use crate::frame::{Frame, Headers as _, L3};
 use crate::monitor;
 use crate::packet::Packet;
+use crate::sum::of_pseudo_header;
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
 
@@ -146,7 +147,7 @@ fn try_reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Optio
         urgent: 0,
     };
     let length = size_of::<Reset>();
-    tcp.sum = frame.sum(&tcp, pseudo(packet, 6, length))?;
+    tcp.sum = frame.sum(&tcp, of_pseudo_header(&packet.src, &packet.dst, 6, length))?;
     frame.resize(L3 + if packet.src.is_v4() { 20 } else { 40 } + length)?;
     header(frame, packet, 6, tcp, length)
 }
@@ -175,7 +176,8 @@ where
     }
     let quote: [u32; WORDS] = frame.load(L3)?;
     let length = size_of::<Error>() + size_of_val(&quote);
-    let pseudo = if packet.src.is_v4() { 0 } else { pseudo(packet, proto, length) };
+    let pseudo =
+        if packet.src.is_v4() { 0 } else { of_pseudo_header(&packet.src, &packet.dst, proto, length) };
     let sum = frame.partial_sum(&quote, pseudo)?;
     icmp.sum = frame.sum(&icmp, sum)?;
     frame.resize(L3 + size_of_val(&quote))?;
@@ -210,22 +212,4 @@ fn header<T: Copy>(frame: &Frame<'_>, packet: &Packet, proto: u8, rest: T, lengt
     frame.store(L3, &ip);
     frame.store(L3 + 20, &rest);
     Some(())
-}
-
-/// The sum of the pseudo header of the answer (RFC 9293, RFC 8200); the order of addresses does not matter to it.
-#[inline(always)]
-fn pseudo(packet: &Packet, proto: u8, length: usize) -> u32 {
-    let halves = |word: u32| (word & 0xffff) + (word >> 16);
-    let of = |words: [u32; 4], from: usize| {
-        let mut sum = 0;
-        for word in words.iter().skip(from) {
-            sum += halves(*word);
-        }
-        sum
-    };
-    let from = if packet.src.is_v4() { 3 } else { 0 };
-    of(packet.src.words(), from)
-        + of(packet.dst.words(), from)
-        + u32::from(u16::from(proto).to_be())
-        + u32::from((length as u16).to_be())
 }

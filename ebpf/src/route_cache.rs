@@ -68,8 +68,8 @@ static ROUTE_CACHE: PerCpuArray<Route> = PerCpuArray::with_max_entries(SPARE + 1
 #[map]
 static ROUTE_GENERATION: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The moment: the time, and how often everything was forgotten before: both only grow, so that the sum is the same only while neither
-/// has changed.
+/// The moment: the time, and how often everything was forgotten before. Both only grow, so that the sum is the same only while
+/// neither has changed.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
     // SAFETY: the helper takes nothing.
@@ -87,21 +87,21 @@ pub(crate) fn forget() {
 
 /// The place of a route between addresses that are [`segment::mixed`].
 #[inline(always)]
-fn slot(mixed: u32) -> u32 {
-    mixed.wrapping_mul(0x9e37_79b1) >> (32 - BITS)
+fn at(mixed: u32) -> Option<&'static mut Route> {
+    // SAFETY: see [`Route`].
+    ROUTE_CACHE.get_ptr_mut(segment::place(mixed, BITS)).map(|route| unsafe { &mut *route })
 }
 
 /// Sends a segment where the last one between its addresses went; `None` when there was none lately, or when this one is not like
 /// it.
 #[inline(always)]
 pub(crate) fn follow<H: Header>(frame: &Frame<'_>, ip: &H, checks_sender: bool, now: u32) -> Option<Verdict> {
-    // SAFETY: see [`Route`].
-    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(ip.mixed()))? };
+    let route = at(ip.mixed())?;
     if !ip.is_between(&route.src, &route.dst) || route.ifindex != frame.ifindex() || route.since != now {
         return None;
     }
-    let fits = frame.fits(size_of::<H>() as u32 + Frame::TCP, route.mtu);
-    if !fits || (checks_sender && !fast_path::is_from(frame, route.sender)) {
+    let headers = size_of::<H>() as u32 + Frame::TCP;
+    if !fast_path::is_alike(frame, headers, route.mtu, checks_sender.then_some(route.sender)) {
         return None;
     }
     // From here on there is no other way: the verifier wants to see that what was found before is not looked at again.
@@ -112,29 +112,24 @@ pub(crate) fn follow<H: Header>(frame: &Frame<'_>, ip: &H, checks_sender: bool, 
 /// What is remembered of a packet that does not go to a pod of the cluster: its source is its sender's own. `None`: nothing.
 #[inline(always)]
 pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> Option<&'static Route> {
-    // SAFETY: see [`Route`].
-    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(segment::mixed(&packet.src, &packet.dst)))? };
-    let is_of = route.kind == Kind::ToOutside && route.is_of(frame, packet);
+    let route = at(segment::mixed(&packet.src, &packet.dst))?;
+    let is_of = route.kind == Kind::ToOutside && route.is_of(frame, packet.src, packet.dst);
     (is_of && route.since == now() && fast_path::is_from(frame, route.sender)).then_some(route)
 }
 
 /// Where packets went last that were rewritten to these addresses.
 #[inline(always)]
 pub(crate) fn rewritten(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr, now: u32) -> Option<Hop> {
-    // SAFETY: see [`Route`].
-    let route = unsafe { &*ROUTE_CACHE.get_ptr(slot(segment::mixed(&src, &dst)))? };
-    let is_of = route.src.same(src) && route.dst.same(dst) && route.ifindex == frame.ifindex();
-    let is_of = is_of && route.kind == Kind::Rewritten && route.flags == u32::from(proto);
-    (is_of && route.since == now).then_some(route.hop)
+    let route = at(segment::mixed(&src, &dst))?;
+    let is_of = route.kind == Kind::Rewritten && route.is_of(frame, src, dst);
+    (is_of && route.flags == u32::from(proto) && route.since == now).then_some(route.hop)
 }
 
 /// Remembers where those of a protocol go. Returns a number because the verifier wants a function to.
 #[inline(never)]
 pub(crate) fn remember_rewritten(frame: &Frame<'_>, proto: u8, src: &Addr, dst: &Addr, hop: &Hop) -> u32 {
     let Some(now) = transport::get().map(|transport| transport.moment) else { return 0 };
-    let Some(route) = ROUTE_CACHE.get_ptr_mut(slot(segment::mixed(src, dst))) else { return 0 };
-    // SAFETY: see [`Route`].
-    let route = unsafe { &mut *route };
+    let Some(route) = at(segment::mixed(src, dst)) else { return 0 };
     if route.since != now {
         (route.src, route.dst, route.since, route.ifindex) = (*src, *dst, now, frame.ifindex());
         (route.hop, route.mtu, route.kind, route.flags) = (*hop, 0, Kind::Rewritten, u32::from(proto));
@@ -146,8 +141,7 @@ pub(crate) fn remember_rewritten(frame: &Frame<'_>, proto: u8, src: &Addr, dst: 
 /// it. `None`: another route has taken the place in this moment, so that two that share one do not push each other out.
 #[inline(always)]
 pub(crate) fn place(packet: &Packet, now: u32) -> Option<&'static mut Route> {
-    // SAFETY: see [`Route`].
-    let route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(slot(segment::mixed(&packet.src, &packet.dst)))? };
+    let route = at(segment::mixed(&packet.src, &packet.dst))?;
     if route.since == now {
         return None;
     }
@@ -192,9 +186,9 @@ impl Route {
         (self.ifindex, self.sender) = (frame.ifindex(), unsafe { (*macs)[1] });
     }
 
-    /// Whether it is the packet's, whose source is the sender's own then as it was that of the packet before.
+    /// Whether it is of packets between these addresses that come by the frame's interface.
     #[inline(always)]
-    fn is_of(&self, frame: &Frame<'_>, packet: &Packet) -> bool {
-        self.src.same(packet.src) && self.dst.same(packet.dst) && self.ifindex == frame.ifindex()
+    fn is_of(&self, frame: &Frame<'_>, src: Addr, dst: Addr) -> bool {
+        self.src.same(src) && self.dst.same(dst) && self.ifindex == frame.ifindex()
     }
 }

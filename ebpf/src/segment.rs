@@ -7,6 +7,9 @@ use crate::frame::{Headers, L3};
 use crate::packet::{ETH_IPV4, ETH_IPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv6};
 use crate::tcp::Tcp;
 
+/// Where an IPv6 header has its hop limit.
+const IPV6_HOPS: usize = 7;
+
 /// A network header and the ports behind it.
 #[repr(C)]
 pub(crate) struct Start<H> {
@@ -63,6 +66,12 @@ pub(crate) fn mixed(src: &Addr, dst: &Addr) -> u32 {
     let (src, dst) = (src.words(), dst.words());
     // Of IPv6 addresses the second word tells networks from each other, the last one hosts.
     src[3] ^ src[1].rotate_left(7) ^ dst[3].rotate_left(13) ^ dst[1].rotate_left(20)
+}
+
+/// The place of what is remembered, one of `1 << bits`, by what tells it from others.
+#[inline(always)]
+pub(crate) fn place(mixed: u32, bits: u32) -> u32 {
+    mixed.wrapping_mul(0x9e37_79b1) >> (32 - bits)
 }
 
 /// Source and destination port of a TCP or UDP packet that has nothing unusual, by nothing but loads; `None`: it has, or it
@@ -208,6 +217,3 @@ impl Header for Ipv6 {
         Some(())
     }
 }
-
-/// Where the hop limit is.
-const IPV6_HOPS: usize = 7;

@@ -1,6 +1,6 @@
 //! The header of TCP, as far as flows depend on it.
 
-use portolan_abi::FlowState;
+use portolan_abi::{FlowState, Port};
 
 /// The first bytes of a TCP header (RFC 9293).
 #[repr(C)]
@@ -18,7 +18,7 @@ impl Tcp {
     /// Both ports, as they stand next to each other.
     #[inline(always)]
     pub(crate) fn ports(&self) -> u32 {
-        u32::from(self.src) | (u32::from(self.dst) << 16)
+        ports(Port::from_raw(self.src), Port::from_raw(self.dst))
     }
 
     /// Where the header has its checksum.
@@ -52,4 +52,10 @@ impl Tcp {
         }
         state
     }
+}
+
+/// Two ports, as they stand next to each other.
+#[inline(always)]
+pub(crate) fn ports(src: Port, dst: Port) -> u32 {
+    u32::from(src.raw()) | (u32::from(dst.raw()) << 16)
 }

@@ -103,6 +103,7 @@ fn has_lost_backend(transport: &mut Transport) -> bool {
     };
     false
 }
+
 /// A packet to a Service, the first of its flow: what it is rewritten to is then known, and the verdict
 /// undecided. [`Verdict::STACK`] when it is for no Service. What the Service refuses is counted for it.
 #[inline(always)]
@@ -290,19 +291,19 @@ pub(crate) fn deliver(
 #[inline(never)]
 fn find_hop(frame: &Frame<'_>, proto: u8, transport: &mut Transport, network: &Network) -> u32 {
     let to = &transport.to;
-    let hop = if network.flags & NetworkFlags::FORWARD == 0 {
-        None
-    } else if network.is_pod(to.dst) {
-        Pod::at(&to.dst).filter(|_| transport.key.proto.has_handshake()).map(|pod| pod.hop())
-    } else {
-        route_cache::rewritten(frame, proto, to.src, to.dst, transport.moment)
-    };
-    if let Some(hop) = hop {
-        transport.hop = hop;
-        // Of a segment to a pod the flow cache sees to that, and nobody else asks.
-        if !network.is_pod(to.dst) {
-            flow::set_hop(&transport.key, &transport.hop, transport.moment);
+    if network.flags & NetworkFlags::FORWARD == 0 {
+        return 0;
+    }
+    if network.is_pod(to.dst) {
+        // The flow cache sees to it that the flow remembers it.
+        if transport.key.proto.has_handshake()
+            && let Some(pod) = Pod::at(&to.dst)
+        {
+            transport.hop = pod.hop();
         }
+    } else if let Some(hop) = route_cache::rewritten(frame, proto, to.src, to.dst, transport.moment) {
+        transport.hop = hop;
+        flow::set_hop(&transport.key, &transport.hop, transport.moment);
     }
     0
 }

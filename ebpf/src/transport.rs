@@ -8,6 +8,7 @@ use crate::fragment::{self, Fragment, Part, PartKey};
 use crate::frame::{Checksum, Frame, Headers, L3};
 use crate::icmp_error;
 use crate::packet::{FRAGMENT, IPPROTO_ICMP, IPPROTO_ICMPV6, Packet, is_extension};
+use crate::sum::replaced;
 use crate::tcp::Tcp;
 use crate::{route_cache, service};
 
@@ -362,13 +363,4 @@ pub(crate) fn set_address(frame: &impl Headers, sum: Checksum, old: &Addr, new: 
         unsafe { *addr = to }
     }
     0
-}
-
-/// A checksum after a word that it covers has changed (RFC 1624, equation 3); byte order does not matter (RFC 1071).
-#[inline(always)]
-pub(crate) fn replaced(sum: u16, old: u32, new: u32) -> u16 {
-    let halves = |word: u32| (word & 0xffff) + (word >> 16);
-    let total = u32::from(!sum) + halves(!old) + halves(new);
-    let folded = (total & 0xffff) + (total >> 16);
-    !((folded + (folded >> 16)) as u16)
 }

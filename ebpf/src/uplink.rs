@@ -33,11 +33,11 @@ pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
 /// It arrives, and nothing is remembered of where it goes.
 #[inline(always)]
 fn arrived(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
-    let now = route_cache::now();
     if network.is_pod(packet.src) {
         return Verdict::drop(Outcome::SpoofedSource);
     }
     if network.is_pod(packet.dst) {
+        let now = route_cache::now();
         // Left to the stack: what nobody can have sent.
         if !packet.has_sender() || network.node(packet.src).same(packet.src) {
             return Verdict::STACK;

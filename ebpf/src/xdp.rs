@@ -11,11 +11,11 @@ use portolan_abi::{Network, Outcome};
 
 use crate::counters::count;
 use crate::frame::Headers as _;
-use crate::frame::xdp::{Frame, folded, sum_of};
+use crate::frame::xdp::Frame;
 use crate::packet::{self, Packet};
 use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
-use crate::{forward, network, segment, translate, uplink};
+use crate::{forward, network, segment, sum, translate, uplink};
 
 /// Uplinks to which frames are redirected, by their numbers. One that is not among them sends only what came in by it.
 #[map]
@@ -101,9 +101,8 @@ fn begin(frame: &Frame<'_>, transport: &mut Transport) -> bool {
 /// comes, and the kernel knows it of a packet, but not of a frame; there is only the sum of the pseudo header then.
 #[inline(always)]
 fn is_complete(frame: &Frame<'_>, transport: &Transport, packet: &Packet) -> bool {
-    let length = u32::from(((transport.end - transport.offset) as u16).to_be());
-    let proto = u32::from(u16::from(packet.proto).to_be());
-    let begun = folded(sum_of(&packet.src) + sum_of(&packet.dst) + proto + length);
+    let length = transport.end - transport.offset;
+    let begun = sum::folded(sum::of_pseudo_header(&packet.src, &packet.dst, packet.proto, length));
     frame.checksum(transport.checksum()).is_some_and(|sum| sum != begun)
 }
 

@@ -29,9 +29,9 @@ struct Search {
     found: bool,
 }
 
-/// Takes the next slot whose holder may lose it; to be called before [`create`](super::create). A flow that was never answered may,
-/// whatever its age: a flood of such flows pushes out its own, and everybody else's handshake is over long before the ring
-/// has turned.
+/// Takes the next slot whose holder may lose it; to be called before [`create`](super::create). A flow that was never
+/// answered may, whatever its age: a flood of such flows pushes out its own, and everybody else's handshake is over long before
+/// the ring has turned.
 #[inline(never)]
 pub(crate) fn take(transport: &mut Transport) -> bool {
     let Some(network) = network::get() else { return false };

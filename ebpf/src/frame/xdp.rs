@@ -7,6 +7,7 @@ use aya_ebpf::programs::XdpContext;
 use portolan_abi::Addr;
 
 use super::{Checksum, Headers, L3};
+use crate::sum::{folded, of_address};
 
 /// Headers are in the first so many bytes. The verifier wants to see that an offset that was kept in a map is no larger.
 const HEADERS: usize = 0xff;
@@ -61,22 +62,6 @@ impl<'a> Frame<'a> {
         // SAFETY: as above.
         unsafe { *at = if optional && after == 0 { u16::MAX } else { after } }
     }
-}
-
-/// A sum in one's complement.
-#[inline(always)]
-pub(crate) fn folded(sum: u32) -> u16 {
-    let once = (sum & 0xffff) + (sum >> 16);
-    (once + (once >> 16)) as u16
-}
-
-/// The sum of an address's 16-bit words; of IPv4 only those that are on the wire.
-#[inline(always)]
-pub(crate) fn sum_of(addr: &Addr) -> u32 {
-    let halves = |word: u32| (word & 0xffff) + (word >> 16);
-    let words = addr.words();
-    let last = halves(words[3]);
-    if addr.is_v4() { last } else { halves(words[0]) + halves(words[1]) + halves(words[2]) + last }
 }
 
 impl Headers for Frame<'_> {
@@ -134,9 +119,9 @@ impl Headers for Frame<'_> {
     #[inline(always)]
     fn address_changed(&self, sum: Checksum, old: &Addr, new: &Addr) {
         // Eight inverted words have the inverted sum but for a multiple of 0xffff, which is none.
-        let old = u32::from(!folded(sum_of(old)));
+        let old = u32::from(!folded(of_address(old)));
         if sum.0 & Checksum::PSEUDO != 0 {
-            self.correct(sum, old + sum_of(new));
+            self.correct(sum, old + of_address(new));
         }
     }
 

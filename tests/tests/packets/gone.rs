@@ -39,6 +39,14 @@ impl Client<'_> {
     }
 }
 
+/// The scene with its Service, and a pod's side whose sockets no program sees.
+fn begin() -> Result<(Scene, Agent)> {
+    let scene = Scene::begin()?;
+    let raw = without_sockets(&scene, &scene.client)?;
+    scene.lab.apply(&front())?;
+    Ok((scene, raw))
+}
+
 /// Everybody who can ask: a pod, the node, a pod whose sockets no program sees, somebody outside.
 fn clients<'a>(scene: &'a Scene, raw: &'a Agent) -> Result<Vec<Client<'a>>> {
     let mut clients = Vec::new();
@@ -89,9 +97,7 @@ fn ready(endpoint: Endpoint) -> Endpoint {
 
 #[test]
 fn the_next_datagram_goes_to_a_backend_that_serves() -> Result<()> {
-    let scene = Scene::begin()?;
-    let raw = without_sockets(&scene, &scene.client)?;
-    scene.lab.apply(&front())?;
+    let (scene, raw) = begin()?;
     // From one node to the other and back, and then once more: whoever was led on is led on again.
     for (first, then) in [(&scene.two, &scene.one), (&scene.one, &scene.two)] {
         serve(&scene.lab, &[(first, ready)])?;
@@ -110,9 +116,7 @@ fn the_next_datagram_goes_to_a_backend_that_serves() -> Result<()> {
 
 #[test]
 fn the_next_datagram_is_answered_although_the_backend_was_deleted() -> Result<()> {
-    let scene = Scene::begin()?;
-    let raw = without_sockets(&scene, &scene.client)?;
-    scene.lab.apply(&front())?;
+    let (scene, raw) = begin()?;
     for number in [1, 2] {
         let gone = scene.lab.server(scene.node(number), "gone", TARGET)?;
         serve(&scene.lab, &[(&gone, ready)])?;
@@ -155,9 +159,7 @@ fn who_asks_anew_from_the_same_port_is_answered() -> Result<()> {
 /// Whoever still serves keeps its conversations, chosen or not, as with kube-proxy's conntrack entries.
 #[test]
 fn a_conversation_with_a_backend_that_terminates_stays() -> Result<()> {
-    let scene = Scene::begin()?;
-    let raw = without_sockets(&scene, &scene.client)?;
-    scene.lab.apply(&front())?;
+    let (scene, raw) = begin()?;
     serve(&scene.lab, &[(&scene.two, ready)])?;
     let clients = clients(&scene, &raw)?;
     all_answered_by(&clients, "two")?;
@@ -169,9 +171,7 @@ fn a_conversation_with_a_backend_that_terminates_stays() -> Result<()> {
 /// No silence, and no memory of it.
 #[test]
 fn with_nobody_left_the_sender_is_told_and_served_again_afterwards() -> Result<()> {
-    let scene = Scene::begin()?;
-    let raw = without_sockets(&scene, &scene.client)?;
-    scene.lab.apply(&front())?;
+    let (scene, raw) = begin()?;
     serve(&scene.lab, &[(&scene.two, ready)])?;
     let clients = clients(&scene, &raw)?;
     all_answered_by(&clients, "two")?;
@@ -188,9 +188,7 @@ fn with_nobody_left_the_sender_is_told_and_served_again_afterwards() -> Result<(
 
 #[test]
 fn a_connection_to_a_backend_that_left_goes_on_while_it_lives() -> Result<()> {
-    let scene = Scene::begin()?;
-    let raw = without_sockets(&scene, &scene.client)?;
-    scene.lab.apply(&front())?;
+    let (scene, raw) = begin()?;
     serve(&scene.lab, &[(&scene.two, ready)])?;
     let (client, node) = (scene.client.agent(), scene.node(1));
     for family in Family::BOTH {
@@ -211,9 +209,7 @@ fn a_connection_to_a_backend_that_left_goes_on_while_it_lives() -> Result<()> {
 
 #[test]
 fn a_connection_to_an_address_that_no_pod_has_any_more_is_reset() -> Result<()> {
-    let scene = Scene::begin()?;
-    let raw = without_sockets(&scene, &scene.client)?;
-    scene.lab.apply(&front())?;
+    let (scene, raw) = begin()?;
     for number in [1, 2] {
         let mut gone = scene.lab.server(scene.node(number), "gone", TARGET)?;
         serve(&scene.lab, &[(&gone, ready)])?;
