@@ -1,5 +1,5 @@
-//! Counting in a map that all CPUs share. `core` offers no atomic addition for this target, which lacks what the others
-//! are made of in its oldest version; the instruction is in every kernel since 5.12.
+//! Numbers in a map that all CPUs share. `core` offers no atomics for this target, which lacks them in its oldest version; the
+//! instructions are in every kernel since 5.12. Each is a barrier, to the compiler as well.
 
 use core::arch::asm;
 
@@ -12,4 +12,23 @@ pub(crate) fn fetch_add(number: *mut u64, change: u64) -> u64 {
         asm!("{value} = atomic_fetch_add((u64 *)({number} + 0), {value})", number = in(reg) number, value = inout(reg) value);
     }
     value
+}
+
+/// Adds one to a number that is `expected`; whether it was.
+#[inline(always)]
+pub(crate) fn advance(number: *mut u64, expected: u64) -> bool {
+    let mut was = expected;
+    // SAFETY: as above. The instruction compares with this register and no other.
+    unsafe {
+        asm!("r0 = cmpxchg_64({number} + 0, r0, {next})", number = in(reg) number, next = in(reg) expected + 1, inout("r0") was);
+    }
+    was == expected
+}
+
+/// Keeps the compiler from moving a load or a store to the other side. CPUs see to it by themselves where it matters, which is
+/// on the same one.
+#[inline(always)]
+pub(crate) fn barrier() {
+    // SAFETY: there is no instruction.
+    unsafe { asm!("") }
 }

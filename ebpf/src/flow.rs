@@ -1,21 +1,25 @@
 //! Flows: what is translated packet by packet. Written by the programs alone; nothing here is ever evicted while both
 //! sides talk.
+//!
+//! A hash leads from a packet's addresses and ports to the flow's place and turn there. The place tells by its turn whether that
+//! flow is still there: as soon as it is another's turn, nobody finds the old one any more, whatever is left of it.
 
 pub(crate) mod slot;
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray};
-use portolan_abi::{Addr, Flow, FlowFlags, FlowKey, FlowState, Hop, Port, Proto};
+use aya_ebpf::maps::{Array, HashMap};
+use portolan_abi::{Addr, Flow, FlowFlags, FlowKey, FlowRef, FlowState, Hop, Port};
 
 use crate::atomic::fetch_add;
+use crate::flow::slot::Place;
 use crate::network;
 use crate::transport::Transport;
 
-/// The daemon sets the sizes of this map and of the slots.
+/// The daemon sets the size.
 #[map]
-static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+static FLOWS: HashMap<FlowKey, FlowRef> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 #[map]
 static LOCAL_PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
@@ -36,162 +40,123 @@ pub(crate) fn now() -> u32 {
     (unsafe { bpf_ktime_get_coarse_ns() } >> Flow::TICK_SHIFT) as u32
 }
 
-/// The flow of a packet; takes note of what the packet says about it.
+/// The flow of packets with this key.
 #[inline(always)]
-pub(crate) fn find(key: &FlowKey, state: u16) -> Option<&'static Flow> {
-    let flow = FLOWS.get_ptr_mut(key)?;
-    let now = now();
-    // SAFETY: the element lives until the program ends. Others may write it at the same time: the same time, or bits
-    // that were seen in the same direction.
-    unsafe {
-        if (*flow).seen != now {
-            (*flow).seen = now;
-        }
-        if (*flow).state | state != (*flow).state {
-            (*flow).state |= state;
-        }
-        Some(&*flow)
-    }
+pub(crate) fn find(key: &FlowKey) -> Option<(FlowRef, Place)> {
+    // SAFETY: the element lives until the program ends. Its memory may become another's meanwhile, which the key tells.
+    let flow = unsafe { FLOWS.get_ptr(key)?.read_volatile() };
+    let place = Place::of(&flow)?;
+    (place.is_of(&flow) && place.direction().key.same(key)).then_some((flow, place))
 }
 
 /// Remembers that the flow's backend serves, as of the settings that say `serving`.
-#[inline(never)]
-pub(crate) fn set_checked(key: &FlowKey, serving: u32) -> u32 {
-    if let Some(flow) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: the element lives until the program ends; who reads it meanwhile looks once more.
-        unsafe { (*flow).checked = serving }
-    }
-    0
-}
-
-/// Remembers the way that a flow's packets take, for the moment in which it was found. Returns a number because the verifier
-/// wants a function to.
-#[inline(never)]
-pub(crate) fn set_hop(key: &FlowKey, hop: &Hop, moment: u32) -> u32 {
-    if let Some(flow) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: the element lives until the program ends.
-        set(unsafe { &mut *flow }, hop, moment);
-    }
-    0
-}
-
-/// Who reads it meanwhile sees no hop, or one of this moment: only two packets of the same direction that were routed apart in
-/// the same moment could mix theirs.
 #[inline(always)]
-fn set(flow: &mut Flow, hop: &Hop, moment: u32) {
-    // SAFETY: they are parts of what is referred to.
-    unsafe {
-        (&raw mut flow.hop_since).write_volatile(0);
-        (&raw mut flow.hop).write_volatile(*hop);
-        (&raw mut flow.hop_since).write_volatile(moment);
+pub(crate) fn set_checked(flow: &FlowRef, serving: u32) {
+    if let Some(place) = Place::of(flow).filter(|place| place.is_of(flow)) {
+        place.flow().checked = serving;
     }
 }
 
-/// The way that a flow's packets have taken in this moment, if they have.
+/// Remembers the way that a flow's packets take, for the moment in which it was found.
 #[inline(always)]
-pub(crate) fn take_hop(flow: &Flow, transport: &mut Transport) {
-    // SAFETY: they are parts of what is referred to. The time is read first: it is written last.
-    unsafe {
-        if (&raw const flow.hop_since).read_volatile() == transport.moment {
-            transport.hop = (&raw const flow.hop).read_volatile();
-        }
+pub(crate) fn set_hop(flow: &FlowRef, hop: &Hop, moment: u32) {
+    if let Some(place) = Place::of(flow).filter(|place| place.is_of(flow)) {
+        place.set_hop(flow, hop, moment);
     }
 }
 
-/// Whether a packet that could begin a flow belongs to one that is over: the old one is then removed, so that the packet
-/// begins anew.
+/// Ends a flow, unless somebody else has; whether the place is free by that. Its ports are then nobody's.
 #[inline(never)]
-pub(crate) fn begins_anew(key: &FlowKey, flow: &Flow) -> bool {
-    let other_key = flow.other_key(key.proto);
-    let over = match other_of(key, &other_key) {
-        None => true,
-        Some(other) => key.proto.has_handshake() && FlowState::is_closed(flow.state, other.state),
+pub(crate) fn end(flow: &FlowRef) -> bool {
+    let Some(place) = Place::of(flow).filter(|place| place.is_of(flow) && place.advance(flow.turn)) else {
+        return false;
     };
-    if over {
-        remove_both(key, &other_key);
-    }
-    over
+    let ended = place.flow();
+    remove(&ended.directions[0].key);
+    remove(&ended.directions[1].key);
+    count_ports(ended, u64::MAX);
+    place.advance(flow.turn + 1)
 }
 
-/// Removes a flow whose packets become `to`.
-#[inline(never)]
-pub(crate) fn end(key: &FlowKey, to: &FlowKey) -> bool {
-    remove_both(key, &to.reversed())
+#[inline(always)]
+fn remove(key: &FlowKey) {
+    // It is there: nobody inserts what is there, or removes what is another's.
+    let _ = FLOWS.remove(key);
 }
 
-/// Removes the flow of packets with this key, if there is one.
+/// Ends the flow of packets with this key, if there is one.
 #[inline(never)]
 pub(crate) fn end_if_any(key: &FlowKey) -> bool {
-    // SAFETY: the element lives until the program ends.
-    let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    let other_key = flow.other_key(key.proto);
-    remove_both(key, &other_key)
+    find(key).is_some_and(|(flow, _)| end(&flow))
 }
 
-/// Room for a flow that is made: more than fits on a program's stack beside what it knows of the packet. A program is not
-/// interrupted by another one on its CPU, because bottom halves are off while it runs.
-struct Scratch {
-    reply_key: FlowKey,
-    reply_to: FlowKey,
-    forward: Flow,
-    reply: Flow,
-}
-
-#[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// A new flow: packets with the key of `transport` become what it says. A flow that is over gives up its place.
+/// Whether answers with this key belong to no flow that is still in use; one that is over gives it up.
 #[inline(never)]
-pub(crate) fn create(transport: &Transport) -> Created {
+pub(crate) fn is_free(key: &FlowKey) -> bool {
+    let Some((flow, place)) = find(key) else {
+        // Somebody is making or removing a flow with it this very moment.
+        // SAFETY: the value is not looked at.
+        return unsafe { FLOWS.get(key) }.is_none();
+    };
+    let found = place.flow();
+    (found.is_closed() || found.is_expired(now())) && end(&flow)
+}
+
+/// A new flow: packets with the key of `transport` become what it says. A flow that is over gives up its keys.
+#[inline(never)]
+pub(crate) fn create(transport: &mut Transport) -> Created {
     match insert(transport) {
-        Created::Clash if clash_is_over() => insert(transport),
+        Created::Clash if clash_is_over(transport) => insert(transport),
         created @ (Created::Done | Created::Clash | Created::Refused) => created,
     }
 }
 
 /// Whether the flow that [`insert`] has clashed with is over, and gone now.
-#[inline(never)]
-fn clash_is_over() -> bool {
-    // SAFETY: as in `insert`.
-    SCRATCH.get_ptr_mut(0).is_some_and(|scratch| is_free(unsafe { &(*scratch).reply_key }))
+#[inline(always)]
+fn clash_is_over(transport: &Transport) -> bool {
+    Place::of(&transport.flow).is_some_and(|place| is_free(&place.flow().directions[Flow::REPLY].key))
 }
 
-/// Inserts both elements of a flow, or none.
+/// Makes the flow of `transport` in the place that it has taken: whole, or not at all.
 #[inline(never)]
-#[expect(
-    clippy::needless_borrows_for_generic_args,
-    reason = "what is not borrowed is copied to the stack first"
-)]
-pub(crate) fn insert(transport: &Transport) -> Created {
-    let (key, translated) = (&transport.key, &transport.to);
-    let Some(scratch) = SCRATCH.get_ptr_mut(0) else { return Created::Refused };
-    // SAFETY: the element is this CPU's and nobody else's while the program runs.
-    let scratch = unsafe { &mut *scratch };
-    scratch.reply_key = translated.reversed();
-    scratch.reply_to = key.reversed();
-    fill(&mut scratch.reply, &scratch.reply_to, transport);
-    scratch.reply.state = unseen(transport);
-    scratch.forward.flags = node_flags(is_own(&key.src), is_own(&key.dst));
-    scratch.reply.flags = FlowFlags::REPLY | reply_flags(transport, scratch.forward.flags);
-    scratch.reply.seal = seal(&scratch.reply_key, &scratch.reply_to);
-    match claim(&scratch.reply_key, &scratch.reply) {
-        Created::Done => {}
-        other @ (Created::Clash | Created::Refused) => return other,
-    }
-    fill(&mut scratch.forward, translated, transport);
-    scratch.forward.state = transport.state;
-    if transport.is_direct {
-        scratch.forward.flags |= FlowFlags::direct(transport.ttl);
-    }
-    scratch.forward.seal = seal(key, translated);
-    if !put(key, &scratch.forward) {
-        let _ = FLOWS.remove(&scratch.reply_key);
-        slot::end_turn(transport.slot);
+pub(crate) fn insert(transport: &mut Transport) -> Created {
+    let Some(place) = Place::of(&transport.flow) else { return Created::Refused };
+    let free = place.turn();
+    if Flow::step(free) != Flow::FREE || !place.advance(free) {
         return Created::Refused;
     }
-    count_ports(key, scratch.forward.flags, 1);
-    count_ports(&scratch.reply_key, scratch.reply.flags, 1);
-    Created::Done
+    let made = place.flow();
+    fill(made, transport);
+    let (slot, used) = (transport.flow.slot(), free + Flow::USED);
+    let [original, reply] = &made.directions;
+    let mut created = claim(&reply.key, &FlowRef::new(used, slot, Flow::REPLY));
+    if created == Created::Done && !put(&original.key, &FlowRef::new(used, slot, Flow::ORIGINAL)) {
+        remove(&reply.key);
+        created = Created::Refused;
+    }
+    if created == Created::Done {
+        count_ports(made, 1);
+        place.advance(free + 1);
+        transport.flow = FlowRef::new(used, slot, Flow::ORIGINAL);
+    } else {
+        place.give_back();
+    }
+    created
+}
+
+/// Writes a flow, both directions of it.
+#[inline(always)]
+fn fill(flow: &mut Flow, transport: &Transport) {
+    let now = now();
+    (flow.service, flow.checked) = (transport.service, transport.serving);
+    let [original, reply] = &mut flow.directions;
+    (original.key, reply.key) = (transport.key, transport.to.reversed());
+    (original.seen, reply.seen) = (now, now);
+    (original.state, reply.state) = (transport.state, unseen(transport));
+    flow.flags = node_flags(transport);
+    if transport.is_direct {
+        flow.flags |= FlowFlags::direct(transport.ttl);
+    }
 }
 
 /// What is taken for seen of answers. Those that do not come by here are believed to be what the client's segments say:
@@ -202,35 +167,21 @@ fn unseen(transport: &Transport) -> u16 {
     if believed { FlowState::SEEN | FlowState::ACK | FlowState::FIN } else { 0 }
 }
 
-/// Whether answers with this key belong to no flow that is still in use; one that is over gives it up.
-#[inline(never)]
-pub(crate) fn is_free(key: &FlowKey) -> bool {
-    // SAFETY: the element lives until the program ends.
-    let Some(flow) = (unsafe { FLOWS.get(key) }) else { return true };
-    let other_key = flow.other_key(key.proto);
-    let other = other_of(key, &other_key);
-    if other.is_some_and(|other| is_alive(flow, other, key.proto)) {
-        return false;
-    }
-    remove_both(key, &other_key);
-    true
-}
-
-/// Inserts an element in place of another one, if there is one: who answered from this port opens a connection from it now.
+/// Inserts the original direction. Who answers from this port may open a connection from it now: the other flow then ends.
 #[inline(always)]
-fn put(key: &FlowKey, flow: &Flow) -> bool {
-    let insert = || FLOWS.insert(key, flow, u64::from(BPF_NOEXIST));
-    match insert() {
-        Err(EXISTS) => remove(key) && insert().is_ok(),
-        result => result.is_ok(),
-    }
+fn put(key: &FlowKey, flow: &FlowRef) -> bool {
+    let created = match claim(key, flow) {
+        Created::Clash if end_if_any(key) => claim(key, flow),
+        created @ (Created::Done | Created::Clash | Created::Refused) => created,
+    };
+    created == Created::Done
 }
 
-/// Inserts the element that must not be there yet. Where the kernel has no memory at hand, it has been told to get some when
+/// Inserts an element that must not be there yet. Where the kernel has no memory at hand, it has been told to get some when
 /// it is asked again.
 #[inline(always)]
-fn claim(reply_key: &FlowKey, reply: &Flow) -> Created {
-    let insert = || FLOWS.insert(reply_key, reply, u64::from(BPF_NOEXIST));
+fn claim(key: &FlowKey, flow: &FlowRef) -> Created {
+    let insert = || FLOWS.insert(key, flow, u64::from(BPF_NOEXIST));
     match insert() {
         Ok(()) => Created::Done,
         Err(EXISTS) => Created::Clash,
@@ -239,21 +190,6 @@ fn claim(reply_key: &FlowKey, reply: &Flow) -> Created {
             Err(EXISTS) => Created::Clash,
             Err(_) => Created::Refused,
         },
-    }
-}
-
-/// Whether a flow is in use.
-#[inline(always)]
-fn is_alive(one: &Flow, other: &Flow, proto: Proto) -> bool {
-    if proto.has_handshake() && FlowState::is_closed(one.state, other.state) {
-        return false;
-    }
-    let now = now();
-    let idle = now.wrapping_sub(one.seen).min(now.wrapping_sub(other.seen));
-    idle < match FlowState::is_established(one.state, other.state, proto) {
-        false => Flow::UNREPLIED,
-        true if proto.has_handshake() => Flow::TCP_IDLE,
-        true => Flow::UDP_IDLE,
     }
 }
 
@@ -269,81 +205,37 @@ pub(crate) enum Created {
     Refused,
 }
 
-/// Removes both directions of a flow; whether the first was there.
-#[inline(always)]
-fn remove_both(key: &FlowKey, other_key: &FlowKey) -> bool {
-    if other_of(key, other_key).is_some() {
-        remove(other_key);
-    }
-    remove(key)
-}
-
-/// The other direction of the flow of packets with this key, where that is still there: its place may be another flow's now.
-#[inline(always)]
-fn other_of(key: &FlowKey, other_key: &FlowKey) -> Option<&'static Flow> {
-    // SAFETY: the element lives until the program ends.
-    unsafe { FLOWS.get(other_key) }.filter(|other| other.answers(key))
-}
-
-/// Removes one direction of a flow. Whoever removes it takes its ports back: of two that try at once one succeeds.
-#[inline(never)]
-fn remove(key: &FlowKey) -> bool {
-    // SAFETY: the element lives until the program ends.
-    let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    let (flags, place) = (flow.flags, flow.slot);
-    let removed = FLOWS.remove(key).is_ok();
-    if removed {
-        count_ports(key, flags, u64::MAX);
-        slot::end_turn(place);
-    }
-    removed
-}
-
-/// Writes a direction of a flow whose packets become `to`.
-#[inline(always)]
-fn fill(flow: &mut Flow, to: &FlowKey, transport: &Transport) {
-    (flow.src, flow.dst) = (to.src, to.dst);
-    (flow.src_port, flow.dst_port) = (to.src_port, to.dst_port);
-    (flow.service, flow.slot, flow.seen) = (transport.service, transport.slot, now());
-    (flow.hop, flow.hop_since) = (Hop::NONE, 0);
-    flow.checked = transport.serving;
-}
-
-/// See [`Flow::seal_for`]; a function of its own because it needs more registers than there are.
-#[inline(never)]
-pub(crate) fn seal(from: &FlowKey, to: &FlowKey) -> u32 {
-    Flow::seal_for(from, to)
-}
-
 /// Whether the address is this node's, and no pod's.
 #[inline(never)]
 fn is_own(addr: &Addr) -> bool {
     !network::get().is_some_and(|network| network.is_pod(*addr)) && network::is_own(addr)
 }
 
-/// The same of what answers, where `flags` are those of what asks: most of its addresses are the same.
+/// Which of the ports of a flow are this node's. Most of the addresses of answers are those of what asks.
 #[inline(always)]
-fn reply_flags(transport: &Transport, flags: u16) -> u16 {
+fn node_flags(transport: &Transport) -> u16 {
     let (key, to) = (&transport.key, &transport.to);
-    let has = |flag| flags & flag != 0;
-    let src = if to.dst.same(key.dst) { has(FlowFlags::DST_IS_NODE) } else { is_own(&to.dst) };
-    let dst = if to.src.same(key.src) { has(FlowFlags::SRC_IS_NODE) } else { is_own(&to.src) };
-    node_flags(src, dst)
+    let (src, dst) = (is_own(&key.src), is_own(&key.dst));
+    let reply_src = if to.dst.same(key.dst) { dst } else { is_own(&to.dst) };
+    let reply_dst = if to.src.same(key.src) { src } else { is_own(&to.src) };
+    flags(src, dst) | FlowFlags::of_reply(flags(reply_src, reply_dst))
 }
 
-/// Which of the ports are this node's.
 #[inline(always)]
-fn node_flags(src: bool, dst: bool) -> u16 {
+fn flags(src: bool, dst: bool) -> u16 {
     (if src { FlowFlags::SRC_IS_NODE } else { 0 }) | (if dst { FlowFlags::DST_IS_NODE } else { 0 })
 }
 
 #[inline(always)]
-fn count_ports(key: &FlowKey, flags: u16, change: u64) {
-    if flags & FlowFlags::SRC_IS_NODE != 0 {
-        count_port(key.src_port, change);
-    }
-    if flags & FlowFlags::DST_IS_NODE != 0 {
-        count_port(key.dst_port, change);
+fn count_ports(flow: &Flow, change: u64) {
+    for (number, direction) in flow.directions.iter().enumerate() {
+        let flags = FlowFlags::of_ports(flow.flags, number);
+        if flags & FlowFlags::SRC_IS_NODE != 0 {
+            count_port(direction.key.src_port, change);
+        }
+        if flags & FlowFlags::DST_IS_NODE != 0 {
+            count_port(direction.key.dst_port, change);
+        }
     }
 }
 

@@ -7,9 +7,9 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portolan_abi::{Addr, FlowKey, FlowState, Hop, Network, NetworkFlags, Port, Proto};
+use portolan_abi::{Addr, FlowRef, FlowState, Hop, Network, NetworkFlags, Proto};
 
-use crate::flow::{self, slot};
+use crate::flow::slot::Place;
 use crate::frame::{Checksum, Frame, Headers as _, L3};
 use crate::packet::{Ipv4, Ipv6};
 use crate::route_cache::Mac;
@@ -49,9 +49,8 @@ pub(crate) struct Rewrite {
     hop: Hop,
     /// Most bytes of an IP packet.
     mtu: u32,
-    /// The flow's place, and whose turn it was there.
-    slot: u32,
-    turn: u64,
+    /// Their flow.
+    flow: FlowRef,
     /// Not 0: a segment has come since somebody else wanted the place.
     is_used: u32,
 }
@@ -131,8 +130,8 @@ pub(crate) fn follow<H: Segments>(
     if !fast_path::is_alike(frame, headers, rewrite.mtu, checks_sender.then_some(rewrite.sender)) {
         return None;
     }
-    if state | rewrite.state != rewrite.state && rewrite.note(state) == 0 {
-        return None;
+    if state | rewrite.state != rewrite.state {
+        rewrite.note(state);
     }
     rewrite.is_used = 1;
     H::rewrite(frame, rewrite)?;
@@ -158,7 +157,6 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &Transport, network: &Netwo
     if rewrite.keeps_place(now) {
         return 0;
     }
-    let Some(turn) = slot::turn_of(transport) else { return 0 };
     let Some(macs) = frame.at::<[Mac; 2]>(0) else { return 0 };
     // SAFETY: `at` has checked the bounds.
     rewrite.sender = unsafe { (*macs)[1] };
@@ -168,7 +166,7 @@ pub(crate) fn remember(frame: &Frame<'_>, transport: &Transport, network: &Netwo
     rewrite.addresses_sum = changed(&key.src, &to.src) + changed(&key.dst, &to.dst);
     rewrite.ports_sum = if rewrite.to_ports == ports { 0 } else { halves(!ports) + halves(rewrite.to_ports) };
     (rewrite.hop, rewrite.mtu, rewrite.ifindex) = (transport.hop, network.mtu, frame.ifindex());
-    (rewrite.slot, rewrite.turn, rewrite.since) = (transport.slot, turn, now);
+    (rewrite.flow, rewrite.since) = (transport.flow, now);
     (rewrite.state, rewrite.is_used) = (transport.state, 0);
     0
 }
@@ -177,7 +175,7 @@ impl Rewrite {
     /// Whether it is of this moment, and its flow is still there.
     #[inline(always)]
     fn is_valid(&self, now: u32) -> bool {
-        self.since == now && slot::turn(self.slot) == Some(self.turn)
+        self.since == now && Place::of(&self.flow).is_some_and(|place| place.is_of(&self.flow))
     }
 
     /// The same, and segments come. Who asks twice gets the place when none has come meanwhile.
@@ -189,17 +187,14 @@ impl Rewrite {
         keeps
     }
 
-    /// Lets the flow know what is seen; 0: there is none any more.
+    /// Lets the flow know what is seen. Returns a number because the verifier wants a function to.
     #[inline(never)]
     fn note(&mut self, state: u16) -> u32 {
-        let [src_port, dst_port] = [self.ports as u16, (self.ports >> 16) as u16].map(Port::from_raw);
-        let (src, dst) = (self.src, self.dst);
-        let key = FlowKey { src, dst, src_port, dst_port, proto: Proto::TCP, pad: [0; 3] };
-        if flow::find(&key, state).is_none() {
-            return 0;
+        if let Some(place) = Place::of(&self.flow) {
+            place.note(state);
         }
         self.state |= state;
-        1
+        0
     }
 
     /// Corrects the transport checksum.

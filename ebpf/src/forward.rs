@@ -122,7 +122,7 @@ pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) 
     let mut hop = Hop::NONE;
     find_neighbour(frame, packet, range, &mut hop);
     if hop.ifindex != 0 {
-        flow::set_hop(&transport.key, &hop, transport.moment);
+        flow::set_hop(&transport.flow, &hop, transport.moment);
     }
     packet.decrement_ttl(frame);
     frame.forget_origin();
@@ -212,7 +212,7 @@ pub(crate) fn by_route(
     if let Some(transport) = transport
         && next.hop.is_addressed()
     {
-        flow::set_hop(&transport.key, &next.hop, transport.moment);
+        flow::set_hop(&transport.flow, &next.hop, transport.moment);
         route_cache::remember_rewritten(frame, packet.proto, &src, &dst, &next.hop);
     }
     count(Outcome::Forwarded as u32);

@@ -1,7 +1,7 @@
 //! What is translated packet by packet: flows that are known, new ones to Services, and those that leave the cluster.
 
 use portolan_abi::{
-    Addr, Backend, ClusterCidr, FlowFlags, FlowState, Frontend, FrontendFlags, Network, NetworkFlags,
+    Addr, Backend, ClusterCidr, Flow, FlowFlags, FlowState, Frontend, FrontendFlags, Network, NetworkFlags,
     Outcome, Proto, Set,
 };
 
@@ -48,25 +48,31 @@ pub(crate) fn known(transport: &mut Transport) -> bool {
 
 #[inline(always)]
 fn has_flow(transport: &mut Transport) -> bool {
-    let Some(flow) = flow::find(&transport.key, transport.state) else { return false };
+    let Some((found, place)) = flow::find(&transport.key) else { return false };
+    place.note(transport.state);
+    let is_reply = found.direction() == Flow::REPLY;
     // A port that was taken again: the client begins anew, so that the choice does, too; or it has asked the backend by its
     // own address this time, and that accepts.
-    let is_reply = flow.flags & FlowFlags::REPLY != 0 && transport.key.proto.has_handshake();
-    if transport.is_first || (is_reply && transport.state & FlowState::SYN_ACK != 0) {
+    let answers = is_reply && transport.key.proto.has_handshake();
+    if transport.is_first || (answers && transport.state & FlowState::SYN_ACK != 0) {
         // Nothing that answers begins a TCP connection: that is for a socket of the host.
-        if (transport.is_first && is_reply) || flow::begins_anew(&transport.key, flow) {
+        if (transport.is_first && answers) || (place.flow().is_closed() && flow::end(&found)) {
             return false;
         }
     }
-    let (seal, flags) = (flow.seal, flow.flags);
-    transport.slot = flow.slot;
-    flow::take_hop(flow, transport);
-    let is_checked = flags & FlowFlags::REPLY != 0
+    let flow = place.flow();
+    let flags = flow.flags;
+    let is_checked = is_reply
         || transport.key.proto != Proto::UDP
         || flow.service == 0
         || flow.checked == transport.serving;
-    transport.to = flow.translated(transport.key.proto);
-    if seal != flow::seal(&transport.key, &transport.to) {
+    if let Some(hop) = place.hop(&found, transport.moment) {
+        transport.hop = hop;
+    }
+    transport.flow = found;
+    transport.to = place.other().key.reversed();
+    // All of it was this flow's.
+    if !place.is_of(&found) {
         return false;
     }
     if !is_checked && has_lost_backend(transport) {
@@ -76,7 +82,7 @@ fn has_flow(transport: &mut Transport) -> bool {
     if transport.is_direct && transport.quoted == 0 && transport.ttl != FlowFlags::ttl(flags) {
         // It was here before, and the backend's node has sent it on: one of the two has not heard of a change yet. Both
         // choose anew at every turn and for the next packet, until they agree or there are no hops left.
-        flow::end(&transport.key, &transport.to);
+        flow::end(&transport.flow);
         transport.to = transport.key;
         transport.is_direct = false;
         return false;
@@ -93,14 +99,14 @@ fn has_lost_backend(transport: &mut Transport) -> bool {
         return false;
     }
     match service::serves(&transport.asked, &transport.to.dst, transport.to.dst_port) {
-        Serves::Yes => flow::set_checked(&transport.key, transport.serving),
-        Serves::Unknown => 0,
+        Serves::Yes => flow::set_checked(&transport.flow, transport.serving),
+        Serves::Unknown => {}
         Serves::No => {
-            flow::end(&transport.key, &transport.to);
+            flow::end(&transport.flow);
             transport.to = transport.key;
             return true;
         }
-    };
+    }
     false
 }
 
@@ -295,15 +301,15 @@ fn find_hop(frame: &Frame<'_>, proto: u8, transport: &mut Transport, network: &N
         return 0;
     }
     if network.is_pod(to.dst) {
-        // The flow cache sees to it that the flow remembers it.
         if transport.key.proto.has_handshake()
             && let Some(pod) = Pod::at(&to.dst)
         {
             transport.hop = pod.hop();
+            flow::set_hop(&transport.flow, &transport.hop, transport.moment);
         }
     } else if let Some(hop) = route_cache::rewritten(frame, proto, to.src, to.dst, transport.moment) {
         transport.hop = hop;
-        flow::set_hop(&transport.key, &transport.hop, transport.moment);
+        flow::set_hop(&transport.flow, &transport.hop, transport.moment);
     }
     0
 }

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portolan_abi::{Addr, FlowKey, FlowState, FrontendKey, Hop, Port, Proto};
+use portolan_abi::{Addr, FlowKey, FlowRef, FlowState, FrontendKey, Hop, Port, Proto};
 
 use crate::fragment::{self, Fragment, Part, PartKey};
 use crate::frame::{Checksum, Frame, Headers, L3};
@@ -61,8 +61,8 @@ pub(crate) struct Transport {
     pub(crate) service: u32,
     /// [`service::serving`](crate::service::serving) before anything was asked.
     pub(crate) serving: u32,
-    /// The place in the budget of flows that its flow has.
-    pub(crate) slot: u32,
+    /// Its flow, or the place for one that is to be made.
+    pub(crate) flow: FlowRef,
     /// Answers to its sender come by here, whatever its source address is.
     pub(crate) is_near: bool,
     /// Where the flow's packets went last.

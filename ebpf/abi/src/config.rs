@@ -127,9 +127,9 @@ pub enum MapName {
     SourceRanges,
     /// Hash: ifindex (`u32`) → [`Uplink`](crate::Uplink).
     Uplinks,
-    /// Hash: [`FlowKey`](crate::FlowKey) → [`Flow`](crate::Flow).
+    /// Hash: [`FlowKey`](crate::FlowKey) → [`FlowRef`](crate::FlowRef).
     Flows,
-    /// Array: [`FlowSlot`](crate::FlowSlot).
+    /// Array: [`Flow`](crate::Flow).
     FlowSlots,
     /// Array of one `u64`: how many slots were looked at.
     FlowHead,

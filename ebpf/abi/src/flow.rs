@@ -4,8 +4,8 @@ use crate::{Addr, Hop, Port, Proto};
 
 /// A packet's addresses and ports as they are on the wire; the key of `FLOWS`.
 ///
-/// A flow has two elements, one for each direction, each keyed by the packets *before* their translation. The reversed
-/// translation of one element is the key of the other. Traffic between pods that nothing translates has none.
+/// A flow has two elements, one for each direction, each keyed by the packets *before* their translation. The reversed key
+/// of one is what packets of the other become. Traffic between pods that nothing translates has none.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "user", derive(Debug, Hash))]
@@ -27,15 +27,6 @@ pub struct FlowKey {
 const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl FlowKey {
-    #[inline(always)]
-    const fn mixed(&self) -> u32 {
-        let (s, d) = (self.src.words(), self.dst.words());
-        let ports = ((self.src_port.raw() as u32) << 16) | self.dst_port.raw() as u32;
-        let src = s[0] ^ s[1].rotate_left(3) ^ s[2].rotate_left(6) ^ s[3].rotate_left(9);
-        let dst = d[0].rotate_left(12) ^ d[1].rotate_left(15) ^ d[2].rotate_left(18) ^ d[3].rotate_left(21);
-        src ^ dst ^ ports.rotate_left(5) ^ self.proto.0 as u32
-    }
-
     /// The packets that go the other way.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
@@ -47,6 +38,14 @@ impl FlowKey {
             proto: self.proto,
             pad: [0; 3],
         }
+    }
+
+    /// Whether both are of the same packets: compares words, which programs can.
+    #[inline(always)]
+    pub const fn same(&self, other: &Self) -> bool {
+        let ports =
+            (self.src_port.raw() ^ other.src_port.raw()) | (self.dst_port.raw() ^ other.dst_port.raw());
+        ports == 0 && self.proto.0 == other.proto.0 && self.src.same(other.src) && self.dst.same(other.dst)
     }
 }
 
@@ -72,42 +71,104 @@ const fn mixed(mut bits: u32) -> u32 {
     bits ^ (bits >> 16)
 }
 
-/// One direction of a flow; the value of `FLOWS`.
+/// Where the flow of packets is; the value of `FLOWS`.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct FlowRef {
+    /// The flow's [`Flow::turn`]. If the place has another one, that flow is over, or not there yet.
+    pub turn: u64,
+    /// Twice the index into `FLOW_SLOTS`, and which of [`Flow::directions`] the packets go.
+    pub place: u32,
+    #[doc(hidden)]
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<FlowRef>() == 16);
+
+impl FlowRef {
+    /// The flow of this slot, in one of its directions.
+    #[inline(always)]
+    pub const fn new(turn: u64, slot: u32, direction: usize) -> Self {
+        let answers = if direction == Flow::REPLY { 1 } else { 0 };
+        Self { turn, place: (slot << 1) | answers, pad: 0 }
+    }
+
+    /// The index into `FLOW_SLOTS`.
+    #[inline(always)]
+    pub const fn slot(&self) -> u32 {
+        self.place >> 1
+    }
+
+    /// The index into [`Flow::directions`].
+    #[inline(always)]
+    pub const fn direction(&self) -> usize {
+        (self.place & 1) as usize
+    }
+}
+
+/// A flow, both directions of it; an element of the `FLOW_SLOTS` array, which is a budget and a ring: a new flow takes the next
+/// place whose holder is gone, over, or has never been answered.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
 pub struct Flow {
-    /// What the source address becomes.
-    pub src: Addr,
-    /// What the destination address becomes.
-    pub dst: Addr,
-    /// What the source port becomes.
-    pub src_port: Port,
-    /// What the destination port becomes.
-    pub dst_port: Port,
+    /// Grows by one with each step in the life of a place, of which there are four: [`Flow::FREE`], [`Flow::MAKING`],
+    /// [`Flow::USED`], [`Flow::ENDING`]. Whoever reads a flow reads this before and after: as with a seqlock, what was read
+    /// between two equal ones that say "used" is whole.
+    pub turn: u64,
     /// The id of the Service port; 0: the flow leaves the cluster.
     pub service: u32,
-    /// When a packet went this way last, in ticks of `CLOCK_MONOTONIC` ([`Flow::TICK_SHIFT`]).
-    pub seen: u32,
-    /// The flow's element of `FLOW_SLOTS`.
-    pub slot: u32,
-    /// [`FlowState`]: what was seen in this direction.
-    pub state: u16,
+    /// Of UDP, [`Settings::serving`](crate::Settings::serving) when the backend was last found to serve.
+    pub checked: u32,
     /// [`FlowFlags`].
     pub flags: u16,
-    /// See [`Flow::seal_for`].
-    pub seal: u32,
+    #[doc(hidden)]
+    pub pad: [u16; 3],
+    /// The packets of who has begun it, and those that answer: [`Flow::ORIGINAL`], [`Flow::REPLY`].
+    pub directions: [Direction; 2],
+}
+
+const _: () = assert!(size_of::<Flow>() == 176);
+
+/// One direction of a [`Flow`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(Debug))]
+pub struct Direction {
+    /// Its packets as they come.
+    pub key: FlowKey,
+    /// When a packet went this way last, in ticks of `CLOCK_MONOTONIC` ([`Flow::TICK_SHIFT`]).
+    pub seen: u32,
+    /// [`FlowState`]: what was seen.
+    pub state: u16,
+    #[doc(hidden)]
+    pub pad: u16,
     /// Where packets went last.
     pub hop: Hop,
     /// When that was found out: the moment of the route cache (`ebpf/src/route_cache.rs`), after which it is forgotten.
     pub hop_since: u32,
-    /// Of UDP, [`Settings::serving`](crate::Settings::serving) when the backend was last found to serve.
-    pub checked: u32,
+    /// The lower half of the turn of the flow for which it was found out.
+    pub hop_turn: u32,
 }
 
-const _: () = assert!(size_of::<Flow>() == 84);
+const _: () = assert!(size_of::<Direction>() == 76);
 
 impl Flow {
+    /// The direction of who has begun the flow.
+    pub const ORIGINAL: usize = 0;
+    /// The direction of the answers.
+    pub const REPLY: usize = 1;
+
+    /// What a [`turn`](Self::turn) says, modulo four: nobody has the place.
+    pub const FREE: u64 = 0;
+    /// A flow is being made.
+    pub const MAKING: u64 = 1;
+    /// A flow has it.
+    pub const USED: u64 = 2;
+    /// A flow is being removed.
+    pub const ENDING: u64 = 3;
+
     /// log2 of the nanoseconds of a tick: 1.07 seconds, a shift instead of a division.
     pub const TICK_SHIFT: u32 = 30;
     /// Ticks after which an established TCP flow that is silent is given up: a day, as `tcp_timeout_established` of
@@ -118,49 +179,65 @@ impl Flow {
     /// The same for a flow in which only one side has spoken: 60 s.
     pub const UNREPLIED: u32 = 55;
 
-    /// What [`Flow::seal`] is when packets with the key `from` become `to`. As with a
-    /// [`Frontend`](crate::Frontend::sealed), a reader that is so slow that the element has become another's meanwhile
-    /// notices it.
+    /// Where a place is in its life.
     #[inline(always)]
-    pub const fn seal_for(from: &FlowKey, to: &FlowKey) -> u32 {
-        !(from.mixed() ^ to.mixed().rotate_left(16))
+    pub const fn step(turn: u64) -> u64 {
+        turn & 3
     }
 
-    /// The key of the packets after their translation.
+    /// What packets of a direction become.
     #[inline(always)]
-    pub const fn translated(&self, proto: Proto) -> FlowKey {
-        FlowKey {
-            src: self.src,
-            dst: self.dst,
-            src_port: self.src_port,
-            dst_port: self.dst_port,
-            proto,
-            pad: [0; 3],
-        }
+    pub const fn translated(&self, direction: usize) -> FlowKey {
+        self.directions[direction ^ 1].key.reversed()
     }
 
-    /// Whether packets become what answers those with this key.
+    /// Whether both directions together say that it is over: its port and its place may be taken at once.
     #[inline(always)]
-    pub const fn answers(&self, key: &FlowKey) -> bool {
-        let ports = self.src_port.raw() == key.dst_port.raw() && self.dst_port.raw() == key.src_port.raw();
-        ports && self.src.same(key.dst) && self.dst.same(key.src)
+    pub const fn is_closed(&self) -> bool {
+        let [one, other] = self.states();
+        self.proto().has_handshake()
+            && ((one | other) & FlowState::RST != 0 || (one & other) & FlowState::FIN != 0)
     }
 
-    /// The key of the other direction.
+    /// Whether both sides have spoken.
     #[inline(always)]
-    pub const fn other_key(&self, proto: Proto) -> FlowKey {
-        FlowKey {
-            src: self.dst,
-            dst: self.src,
-            src_port: self.dst_port,
-            dst_port: self.src_port,
-            proto,
-            pad: [0; 3],
-        }
+    pub const fn is_established(&self) -> bool {
+        let [one, other] = self.states();
+        let wanted = if self.proto().has_handshake() { FlowState::ACK } else { FlowState::SEEN };
+        one & other & wanted != 0
+    }
+
+    /// For how many ticks neither side has sent anything.
+    #[inline(always)]
+    pub fn idle(&self, now: u32) -> u32 {
+        let [one, other] = &self.directions;
+        now.wrapping_sub(one.seen).min(now.wrapping_sub(other.seen))
+    }
+
+    /// Whether it was silent for longer than such a flow is kept.
+    #[inline(always)]
+    pub fn is_expired(&self, now: u32) -> bool {
+        let kept = match self.is_established() {
+            false => Self::UNREPLIED,
+            true if self.proto().has_handshake() => Self::TCP_IDLE,
+            true => Self::UDP_IDLE,
+        };
+        self.idle(now) >= kept
+    }
+
+    /// The protocol.
+    #[inline(always)]
+    pub const fn proto(&self) -> Proto {
+        self.directions[Self::ORIGINAL].key.proto
+    }
+
+    #[inline(always)]
+    const fn states(&self) -> [u16; 2] {
+        [self.directions[0].state, self.directions[1].state]
     }
 }
 
-/// The bits of [`Flow::state`].
+/// The bits of [`Direction::state`].
 #[derive(Clone, Copy, Debug)]
 pub struct FlowState;
 
@@ -175,19 +252,6 @@ impl FlowState {
     pub const RST: u16 = 1 << 3;
     /// SYN and ACK: a server takes a new connection.
     pub const SYN_ACK: u16 = 1 << 4;
-
-    /// Whether both directions together say that it is over: its port and its slot may be taken at once.
-    #[inline(always)]
-    pub const fn is_closed(one: u16, other: u16) -> bool {
-        (one | other) & Self::RST != 0 || (one & other) & Self::FIN != 0
-    }
-
-    /// Whether both sides have spoken.
-    #[inline(always)]
-    pub const fn is_established(one: u16, other: u16, proto: Proto) -> bool {
-        let wanted = if proto.0 == Proto::TCP.0 { Self::ACK } else { Self::SEEN };
-        one & other & wanted != 0
-    }
 }
 
 /// The bits of [`Flow::flags`].
@@ -195,15 +259,26 @@ impl FlowState {
 pub struct FlowFlags;
 
 impl FlowFlags {
-    /// The element is of the packets that answer.
-    pub const REPLY: u16 = 1;
-    /// The source port is one of this node's: counted in `LOCAL_PORTS`.
-    pub const SRC_IS_NODE: u16 = 1 << 1;
+    /// The source port is one of this node's: counted in `LOCAL_PORTS`. Of the original direction; of the answers it is
+    /// [`FlowFlags::of_reply`].
+    pub const SRC_IS_NODE: u16 = 1;
     /// The same of the destination port.
-    pub const DST_IS_NODE: u16 = 1 << 2;
+    pub const DST_IS_NODE: u16 = 1 << 1;
     /// Packets go to the backend's node as they are, and answers do not come by here: `dst` only says which backend it
     /// is, and [`FlowFlags::ttl`] with how many hops left the first packet came.
-    pub const DIRECT: u16 = 1 << 3;
+    pub const DIRECT: u16 = 1 << 4;
+
+    /// [`FlowFlags::SRC_IS_NODE`] and [`FlowFlags::DST_IS_NODE`] of the answers, as they are kept.
+    #[inline(always)]
+    pub const fn of_reply(flags: u16) -> u16 {
+        flags << 2
+    }
+
+    /// The flags of the ports of a direction.
+    #[inline(always)]
+    pub const fn of_ports(flags: u16, direction: usize) -> u16 {
+        flags >> (2 * direction)
+    }
 
     /// The flags of such a flow.
     #[inline(always)]
@@ -218,18 +293,4 @@ impl FlowFlags {
     }
 }
 
-/// Who holds a place in the budget of flows; an element of the `FLOW_SLOTS` array, which is a ring: a new flow takes the
-/// next place whose holder is gone, over, or has never been answered.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "user", derive(Debug))]
-pub struct FlowSlot {
-    /// The element of the packets that do not answer. It holds the place if its [`Flow::slot`] says so, too.
-    pub key: FlowKey,
-    /// Grows whenever a direction of a flow that has the place is removed: what somebody has remembered of it is void then.
-    pub turn: u64,
-}
-
-const _: () = assert!(size_of::<FlowSlot>() == 48);
-
-crate::plain!(FlowKey, Flow, FlowSlot);
+crate::plain!(FlowKey, FlowRef, Flow);

@@ -35,7 +35,7 @@ mod table;
 pub use addr::{Addr, Port, Proto};
 pub use config::{LAYOUT, MapName, ROUTE_PROTOCOL, SERVICE_CIDR_SLOTS, ServiceCidr, Settings, SettingsFlags};
 pub use event::{Event, EventKind, Monitor};
-pub use flow::{Flow, FlowFlags, FlowKey, FlowSlot, FlowState, packet_hash};
+pub use flow::{Direction, Flow, FlowFlags, FlowKey, FlowRef, FlowState, packet_hash};
 pub use network::{CidrKey, ClusterCidr, Hop, Network, NetworkFlags, NodeAddrFlags, Uplink};
 pub use outcome::{Outcome, ServiceCounters};
 pub use pod::{Attachment, HostPort, Owner, PodEntry, PodFlags, PodState, Release};

@@ -4,16 +4,17 @@ use core::ffi::c_long;
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
-use portolan_abi::{FlowFlags, FlowKey, FlowSlot, FlowState};
+use portolan_abi::{Direction, Flow, FlowRef, Hop};
 
-use super::{FLOWS, is_alive, other_of, remove_both, set};
-use crate::atomic::fetch_add;
+use super::{end, now};
+use crate::atomic::{advance, barrier, fetch_add};
 use crate::network;
 use crate::repeat::{GO_ON, STOP, repeat};
 use crate::transport::Transport;
 
+/// The daemon sets the size.
 #[map]
-static FLOW_SLOTS: Array<FlowSlot> = Array::with_max_entries(1, 0);
+static FLOW_SLOTS: Array<Flow> = Array::with_max_entries(1, 0);
 
 #[map]
 static FLOW_HEAD: Array<u64> = Array::with_max_entries(1, 0);
@@ -29,82 +30,139 @@ struct Search {
     found: bool,
 }
 
-/// Takes the next slot whose holder may lose it; to be called before [`create`](super::create). A flow that was never
-/// answered may, whatever its age: a flood of such flows pushes out its own, and everybody else's handshake is over long before
-/// the ring has turned.
+/// Finds the next slot whose holder may lose it, and frees it; to be called before [`create`](super::create). A flow that was
+/// never answered may, whatever its age: a flood of such flows pushes out its own, and everybody else's handshake is over long
+/// before the ring has turned.
 #[inline(never)]
 pub(crate) fn take(transport: &mut Transport) -> bool {
     let Some(network) = network::get() else { return false };
     let mut search = Search { mask: network.slot_mask, index: 0, found: false };
     repeat(SLOT_TRIES, try_slot, &mut search);
-    let Some(slot) = FLOW_SLOTS.get_ptr_mut(search.index) else { return false };
-    if search.found {
-        // SAFETY: only who has drawn the index writes the slot, until the ring has turned.
-        unsafe { (*slot).key = transport.key };
-        transport.slot = search.index;
-    }
+    transport.flow = FlowRef::new(0, search.index, Flow::ORIGINAL);
     search.found
 }
 
 extern "C" fn try_slot(_: u32, search: &mut Search) -> c_long {
     let Some(head) = FLOW_HEAD.get_ptr_mut(0) else { return STOP };
     let index = fetch_add(head, 1) as u32 & search.mask;
-    let Some(slot) = FLOW_SLOTS.get_ptr_mut(index) else { return STOP };
-    // SAFETY: as in `take`.
-    if holds(unsafe { &(*slot).key }, index) {
+    let Some(place) = Place::of(&FlowRef::new(0, index, Flow::ORIGINAL)) else { return STOP };
+    let turn = place.turn();
+    let is_free = match Flow::step(turn) {
+        Flow::FREE => true,
+        Flow::USED => !place.is_kept() && end(&FlowRef::new(turn, index, Flow::ORIGINAL)),
+        _ => false,
+    };
+    if !is_free {
         return GO_ON;
     }
     (search.index, search.found) = (index, true);
     STOP
 }
 
-/// Whether the flow holds the slot and keeps it; removes it if it does not keep it.
-#[inline(never)]
-fn holds(key: &FlowKey, index: u32) -> bool {
-    // SAFETY: the element lives until the program ends.
-    let Some(flow) = (unsafe { FLOWS.get(key) }) else { return false };
-    if flow.slot != index || flow.flags & FlowFlags::REPLY != 0 {
-        return false;
-    }
-    let other_key = flow.other_key(key.proto);
-    let other = other_of(key, &other_key);
-    let keeps = other.is_some_and(|other| {
-        FlowState::is_established(flow.state, other.state, key.proto) && is_alive(flow, other, key.proto)
-    });
-    if !keeps {
-        remove_both(key, &other_key);
-    }
-    keeps
+/// A place, and one of the directions of the flow that has it.
+pub(crate) struct Place {
+    flow: *mut Flow,
+    direction: usize,
 }
 
-/// Whose turn it is at a place: it is another's after a flow that had it was removed. `None`: there is no such place.
-#[inline(always)]
-pub(crate) fn turn(slot: u32) -> Option<u64> {
-    // SAFETY: the element is there for ever.
-    FLOW_SLOTS.get_ptr(slot).map(|slot| unsafe { (&raw const (*slot).turn).read_volatile() })
-}
-
-/// The turn of the flow that makes packets with the key of `transport` what it says, and which remembers their way; `None`:
-/// there is none any more. It is asked for before the flow, so that who removes that meanwhile ends the turn.
-#[inline(always)]
-pub(crate) fn turn_of(transport: &Transport) -> Option<u64> {
-    let turn = turn(transport.slot)?;
-    // SAFETY: the element lives until the program ends.
-    let flow = unsafe { &mut *FLOWS.get_ptr_mut(transport.key)? };
-    let to = &transport.to;
-    let same_ports = flow.src_port == to.src_port && flow.dst_port == to.dst_port;
-    let same = flow.slot == transport.slot && same_ports && flow.src.same(to.src) && flow.dst.same(to.dst);
-    if same && flow.hop_since != transport.moment {
-        set(flow, &transport.hop, transport.moment);
+impl Place {
+    /// Where the flow should be.
+    #[inline(always)]
+    pub(crate) fn of(flow: &FlowRef) -> Option<Self> {
+        FLOW_SLOTS.get_ptr_mut(flow.slot()).map(|place| Self { flow: place, direction: flow.direction() })
     }
-    same.then_some(turn)
-}
 
-/// Makes it another one's turn.
-#[inline(always)]
-pub(super) fn end_turn(slot: u32) {
-    if let Some(slot) = FLOW_SLOTS.get_ptr_mut(slot) {
+    /// [`Flow::turn`]. What is read before is not read later, and the reverse.
+    #[inline(always)]
+    pub(crate) fn turn(&self) -> u64 {
+        barrier();
         // SAFETY: the element is there for ever.
-        fetch_add(unsafe { &raw mut (*slot).turn }, 1);
+        let turn = unsafe { (&raw const (*self.flow).turn).read_volatile() };
+        barrier();
+        turn
+    }
+
+    /// Whether the place is still the flow's.
+    #[inline(always)]
+    pub(crate) fn is_of(&self, flow: &FlowRef) -> bool {
+        self.turn() == flow.turn && Flow::step(flow.turn) == Flow::USED
+    }
+
+    /// Goes on to the next step of its life, if it is at this turn; whether it was.
+    #[inline(always)]
+    pub(crate) fn advance(&self, turn: u64) -> bool {
+        // SAFETY: as in `turn`.
+        advance(unsafe { &raw mut (*self.flow).turn }, turn)
+    }
+
+    /// Goes back to where it was before the last step.
+    #[inline(always)]
+    pub(crate) fn give_back(&self) {
+        // SAFETY: as in `turn`.
+        fetch_add(unsafe { &raw mut (*self.flow).turn }, u64::MAX);
+    }
+
+    /// What is there, by a reference. Others may write it at the same time: see [`Flow::turn`].
+    #[inline(always)]
+    pub(crate) fn flow(&self) -> &'static mut Flow {
+        // SAFETY: the element is there for ever, and its parts are plain numbers.
+        unsafe { &mut *self.flow }
+    }
+
+    /// The direction's own key is that of [`find`](super::find)'s caller.
+    #[inline(always)]
+    pub(crate) fn direction(&self) -> &'static mut Direction {
+        // SAFETY: as above; there are two.
+        unsafe { &mut *(&raw mut (*self.flow).directions).cast::<Direction>().add(self.direction) }
+    }
+
+    /// The other direction.
+    #[inline(always)]
+    pub(crate) fn other(&self) -> &'static Direction {
+        // SAFETY: as above.
+        unsafe { &*(&raw const (*self.flow).directions).cast::<Direction>().add(self.direction ^ 1) }
+    }
+
+    /// Whether a new flow may not have the place.
+    #[inline(always)]
+    fn is_kept(&self) -> bool {
+        let flow = self.flow();
+        flow.is_established() && !flow.is_closed() && !flow.is_expired(now())
+    }
+
+    /// Takes note of what a packet of the flow says.
+    #[inline(always)]
+    pub(crate) fn note(&self, state: u16) {
+        let (direction, now) = (self.direction(), now());
+        // Others may write it at the same time: the same time, or bits that were seen in the same direction.
+        if direction.seen != now {
+            direction.seen = now;
+        }
+        if direction.state | state != direction.state {
+            direction.state |= state;
+        }
+    }
+
+    /// The way that the flow's packets have taken in this moment, if they have.
+    #[inline(always)]
+    pub(crate) fn hop(&self, flow: &FlowRef, moment: u32) -> Option<Hop> {
+        let direction = self.direction();
+        if direction.hop_since != moment || direction.hop_turn != flow.turn as u32 {
+            return None;
+        }
+        barrier();
+        Some(direction.hop)
+    }
+
+    /// Remembers the way that the flow's packets take, for the moment in which it was found. Who reads it meanwhile sees no hop, or
+    /// one of this moment: only two packets of the same direction that were routed apart in the same moment could mix theirs.
+    #[inline(always)]
+    pub(crate) fn set_hop(&self, flow: &FlowRef, hop: &Hop, moment: u32) {
+        let direction = self.direction();
+        direction.hop_since = 0;
+        barrier();
+        (direction.hop, direction.hop_turn) = (*hop, flow.turn as u32);
+        barrier();
+        direction.hop_since = moment;
     }
 }

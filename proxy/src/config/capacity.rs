@@ -56,7 +56,7 @@ pub(super) fn serialize<S: Serializer>(limits: &Limits, serializer: S) -> Result
 mod tests {
     use clap::{Args, Command};
     use portolan_abi::{
-        Backend, Flow, FlowKey, FlowSlot, Frontend, FrontendKey, ROW_SLOTS, ServiceCounters, ServiceInfo,
+        Backend, Flow, FlowKey, FlowRef, Frontend, FrontendKey, ROW_SLOTS, ServiceCounters, ServiceInfo,
         TableRow,
     };
     use portolan_core::maglev;
@@ -105,8 +105,8 @@ mod tests {
             // A flow has two elements, and a hash for somewhat more than twice the flows has four times the buckets.
             format!(
                 "each costs {} bytes at start, and {} when in use",
-                4 * BUCKET + aligned(size_of::<FlowSlot>()),
-                2 * hash_entry::<FlowKey, Flow>()
+                4 * BUCKET + aligned(size_of::<Flow>()),
+                2 * hash_entry::<FlowKey, FlowRef>()
             ),
         ];
         for sentence in expected {

@@ -5,10 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{HashMap, Map, MapData, MapInfo};
+use aya::maps::{Array, HashMap, Map, MapData};
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
-use portolan_abi::{Flow as Entry, FlowFlags, FlowKey, FlowState, MapName, Proto, ServiceInfo};
+use portolan_abi::{Direction, Flow as Entry, FlowFlags, FlowKey, FlowRef, FlowState, MapName, ServiceInfo};
 use serde::Serialize;
 
 use super::table::{age, draw, or_dash};
@@ -84,27 +84,18 @@ pub enum State {
     Closed,
     /// It was silent for longer than such a flow is kept: its place may be taken.
     Expired,
-    /// One of its two elements is missing or belongs to another flow.
-    Broken,
 }
 
 impl State {
-    /// The state of a flow of these two directions; `now` in ticks.
-    pub fn of(one: &Entry, other: &Entry, proto: Proto, now: u32) -> Self {
-        if proto.has_handshake() && FlowState::is_closed(one.state, other.state) {
-            return Self::Closed;
-        }
-        let established = FlowState::is_established(one.state, other.state, proto);
-        let kept = match established {
-            false => Entry::UNREPLIED,
-            true if proto.has_handshake() => Entry::TCP_IDLE,
-            true => Entry::UDP_IDLE,
-        };
-        if idle(one, now).min(idle(other, now)) >= kept {
+    /// The state of a flow; `now` in ticks.
+    pub fn of(flow: &Entry, now: u32) -> Self {
+        if flow.is_closed() {
+            Self::Closed
+        } else if flow.is_expired(now) {
             Self::Expired
-        } else if seen(one, other) & FlowState::FIN != 0 {
+        } else if seen(flow) & FlowState::FIN != 0 {
             Self::Closing
-        } else if established {
+        } else if flow.is_established() {
             Self::Established
         } else {
             Self::New
@@ -128,25 +119,21 @@ impl State {
             Self::Closing => "closing",
             Self::Closed => "closed",
             Self::Expired => "expired",
-            Self::Broken => "broken",
         }
     }
 }
 
 /// What was seen of either direction; of answers that do not come by here nothing is.
-fn seen(one: &Entry, other: &Entry) -> u16 {
-    match [one, other].map(|entry| entry.flags & FlowFlags::DIRECT != 0) {
-        [true, _] => one.state,
-        [_, true] => other.state,
-        [false, false] => one.state | other.state,
-    }
+fn seen(flow: &Entry) -> u16 {
+    let [original, reply] = &flow.directions;
+    if flow.flags & FlowFlags::DIRECT != 0 { original.state } else { original.state | reply.state }
 }
 
 /// What the maps hold.
 #[derive(Debug, Default)]
 pub struct Tables {
-    /// `FLOWS`.
-    pub flows: BTreeMap<FlowKey, Entry>,
+    /// Those that `FLOWS` leads to.
+    pub flows: Vec<Entry>,
     /// How many elements `FLOW_SLOTS` has.
     pub max: u32,
     /// `SERVICES`.
@@ -171,30 +158,37 @@ pub fn show(place: &Place, question: &Question) -> Result<String> {
 /// # Errors
 /// When a map cannot be read.
 pub fn usage(pins: &Pins) -> Result<Usage> {
-    let (flows, max) = elements(&pins.maps())?;
+    let (flows, max) = all(&pins.maps())?;
     Ok(Usage { used: kept(&flows, now()?), max })
 }
 
-fn kept(flows: &BTreeMap<FlowKey, Entry>, now: u32) -> u32 {
-    let is_kept = |(key, entry): &(&FlowKey, &Entry)| {
-        let other = flows.get(&entry.other_key(key.proto)).filter(|other| is_pair(key, entry, other));
-        let asks = entry.flags & FlowFlags::REPLY == 0;
-        asks && other.is_some_and(|other| State::of(entry, other, key.proto, now).is_kept())
-    };
-    u32::try_from(flows.iter().filter(is_kept).count()).unwrap_or(u32::MAX)
+fn kept(flows: &[Entry], now: u32) -> u32 {
+    let kept = flows.iter().filter(|flow| State::of(flow, now).is_kept());
+    u32::try_from(kept.count()).unwrap_or(u32::MAX)
 }
 
-/// `FLOWS`, and how many elements `FLOW_SLOTS` has.
-fn elements(dir: &Path) -> Result<(BTreeMap<FlowKey, Entry>, u32)> {
-    let flows: HashMap<MapData, FlowKey, Entry> = typed(dir, MapName::Flows, Map::HashMap)?;
-    let slots = dir.join(MapName::FlowSlots.as_str());
-    let max = MapInfo::from_pin(&slots).with_context(|| format!("looking at {}", slots.display()))?;
-    Ok((flows.iter().collect::<Result<_, _>>().context("reading FLOWS")?, max.max_entries()))
+/// The flows that `FLOWS` leads to, and how many there can be.
+pub(super) fn all(dir: &Path) -> Result<(Vec<Entry>, u32)> {
+    let refs: HashMap<MapData, FlowKey, FlowRef> = typed(dir, MapName::Flows, Map::HashMap)?;
+    let slots: Array<MapData, Entry> = typed(dir, MapName::FlowSlots, Map::Array)?;
+    let mut flows = Vec::new();
+    for element in refs.iter() {
+        let (key, found) = element.context("reading FLOWS")?;
+        if found.direction() != Entry::ORIGINAL {
+            continue;
+        }
+        // One that has ended meanwhile is passed over.
+        let flow = slots.get(&found.slot(), 0).context("reading FLOW_SLOTS")?;
+        if flow.turn == found.turn && flow.directions[Entry::ORIGINAL].key == key {
+            flows.push(flow);
+        }
+    }
+    Ok((flows, slots.len()))
 }
 
 fn read(pins: &Pins) -> Result<Tables> {
     let dir = pins.maps();
-    let (flows, max) = elements(&dir)?;
+    let (flows, max) = all(&dir)?;
     let services: HashMap<MapData, u32, ServiceInfo> = typed(&dir, MapName::Services, Map::HashMap)?;
     Ok(Tables {
         flows,
@@ -214,11 +208,7 @@ pub(super) fn now() -> Result<u32> {
     Ok((nanos >> Entry::TICK_SHIFT) as u32)
 }
 
-fn idle(entry: &Entry, now: u32) -> u32 {
-    now.wrapping_sub(entry.seen)
-}
-
-/// Joins the directions of each flow and selects those that were asked for.
+/// Describes the flows and selects those that were asked for.
 ///
 /// # Errors
 /// When the pod that is named is not there, or the name of the Service is none.
@@ -227,7 +217,7 @@ pub fn flows(tables: &Tables, question: &Question) -> Result<Flows> {
         bail!("--service takes NAMESPACE/NAME: `portolan services` lists them");
     }
     let pod = question.pod.as_deref().map(|pod| Ends::parse(pod, &tables.pods)).transpose()?;
-    let mut flows: Vec<_> = tables.flows.iter().filter_map(|(key, entry)| flow(tables, key, entry)).collect();
+    let mut flows: Vec<_> = tables.flows.iter().map(|entry| flow(tables, entry)).collect();
     flows.sort();
     let used = flows.len();
     flows.retain(|flow| {
@@ -260,22 +250,14 @@ impl Ends {
     }
 }
 
-/// The flow of an element; `None` when the other direction's element tells of it.
-fn flow(tables: &Tables, key: &FlowKey, entry: &Entry) -> Option<Flow> {
-    let other_key = entry.other_key(key.proto);
-    let other = tables.flows.get(&other_key).filter(|other| is_pair(key, entry, other));
-    let answers = entry.flags & FlowFlags::REPLY != 0;
-    if answers && other.is_some() {
-        return None;
-    }
-    // What is sent before and after translation, by the client; an answer has both the other way round.
-    let translated = entry.translated(key.proto);
-    let (sent, given) = if answers { (translated.reversed(), key.reversed()) } else { (*key, translated) };
+fn flow(tables: &Tables, entry: &Entry) -> Flow {
+    // What the client sends, before and after translation.
+    let [Direction { key: sent, .. }, _] = &entry.directions;
+    let given = entry.translated(Entry::ORIGINAL);
     let pod = |addr| names::pod(&tables.pods, addr).unwrap_or_default();
     let info = tables.services.get(&entry.service);
-    let quiet = idle(entry, tables.now).min(other.map_or(u32::MAX, |other| idle(other, tables.now)));
-    Some(Flow {
-        protocol: names::protocol(key.proto),
+    Flow {
+        protocol: names::protocol(sent.proto),
         client: names::socket(sent.src, sent.src_port),
         asked: names::socket(sent.dst, sent.dst_port),
         sent_to: names::socket(given.dst, given.dst_port),
@@ -284,14 +266,9 @@ fn flow(tables: &Tables, key: &FlowKey, entry: &Entry) -> Option<Flow> {
         service_port: info.filter(|_| entry.service != 0).map(|info| info.port.get()),
         client_pod: pod(sent.src),
         receiving_pod: pod(given.dst),
-        state: other.map_or(State::Broken, |other| State::of(entry, other, key.proto, tables.now)),
-        idle_seconds: (u64::from(quiet) << Entry::TICK_SHIFT) / 1_000_000_000,
-    })
-}
-
-/// Whether the elements are the two directions of one flow: each names the other, and one of them answers.
-fn is_pair(key: &FlowKey, entry: &Entry, other: &Entry) -> bool {
-    other.other_key(key.proto) == *key && (entry.flags ^ other.flags) & FlowFlags::REPLY != 0
+        state: State::of(entry, tables.now),
+        idle_seconds: (u64::from(entry.idle(tables.now)) << Entry::TICK_SHIFT) / 1_000_000_000,
+    }
 }
 
 const HEADER: [&str; 8] = ["PROTO", "CLIENT", "ASKED", "SENT TO", "SOURCE", "SERVICE", "STATE", "IDLE"];

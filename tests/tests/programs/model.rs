@@ -317,9 +317,8 @@ impl Model {
             if transport.is_first && is_tcp && flow.is_reply {
                 return None;
             }
-            let other = self.other(transport.key, &flow);
-            if other.is_none_or(|other| is_tcp && is_closed(&flow, &other)) {
-                self.remove(transport.key, &flow);
+            if is_tcp && is_closed(&flow, &self.flows[&flow.to.reversed()]) {
+                self.remove(transport.key);
                 return None;
             }
         }
@@ -329,30 +328,26 @@ impl Model {
     /// Whether packets with this key would belong to nobody; a flow that is over gives it up.
     fn is_free(&mut self, key: Key) -> bool {
         let Some(flow) = self.flows.get(&key).copied() else { return true };
-        let other = self.other(key, &flow);
-        let is_alive = other.is_some_and(|other| key.proto != proto::TCP || !is_closed(&flow, &other));
-        if !is_alive {
-            self.remove(key, &flow);
+        let is_over = key.proto == proto::TCP && is_closed(&flow, &self.flows[&flow.to.reversed()]);
+        if is_over {
+            self.remove(key);
         }
-        !is_alive
+        is_over
     }
 
-    /// The other direction of a flow; its place may be another flow's.
-    fn other(&self, key: Key, flow: &Flow) -> Option<Flow> {
-        self.flows.get(&flow.to.reversed()).copied().filter(|other| other.to.reversed() == key)
-    }
-
-    fn remove(&mut self, key: Key, flow: &Flow) {
-        if self.other(key, flow).is_some() {
+    /// Ends a flow by the key of either direction.
+    fn remove(&mut self, key: Key) {
+        if let Some(flow) = self.flows.remove(&key) {
             self.flows.remove(&flow.to.reversed());
         }
-        self.flows.remove(&key);
     }
 
     fn create(&mut self, key: Key, to: Key, flags: u8) -> bool {
         if !self.is_free(to.reversed()) {
             return false;
         }
+        // Who answers from this port opens a connection from it now.
+        self.remove(key);
         self.flows.insert(to.reversed(), Flow { to: key.reversed(), is_reply: true, flags: 0 });
         let flags = flags & (flags::FIN | flags::RST | flags::ACK);
         self.flows.insert(key, Flow { to, is_reply: false, flags });
@@ -463,8 +458,7 @@ impl Model {
             return Expected { counts, ..rewritten(step, transport, &to) };
         }
         if World::is_pod_range(to.dst.ip()) && !self.world.pods.contains_key(&to.dst.ip()) {
-            self.flows.remove(&transport.key);
-            self.flows.remove(&to.reversed());
+            self.remove(transport.key);
             if transport.key.proto == proto::TCP && !transport.is_first {
                 let mut expected = refused(step, transport, Outcome::NoPod);
                 counts.append(&mut expected.counts);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData};
-use portolan_abi::{Addr, Flow, FlowKey, FlowSlot, MapName, PodEntry, PodFlags, Port};
+use portolan_abi::{Addr, Flow, FlowKey, FlowRef, MapName, PodEntry, PodFlags, Port};
 use portolan_lab::frame::{Mac, proto};
 use portolan_lab::tap::Tap;
 use portolan_lab::wire::Proto;
@@ -53,8 +53,8 @@ pub(crate) struct World {
     pub(crate) uplink: u32,
     pub(crate) uplink_mac: Mac,
     pub(crate) remote_pod: [IpAddr; 2],
-    flows: BpfMap<MapData, FlowKey, Flow>,
-    slots: Array<MapData, FlowSlot>,
+    flows: BpfMap<MapData, FlowKey, FlowRef>,
+    slots: Array<MapData, Flow>,
 }
 
 /// The cluster itself.
@@ -100,7 +100,7 @@ impl Cluster {
         let node = self.node();
         let open = |map: MapName| MapData::from_pin(node.map(map)).with_context(|| map.as_str());
         let entries = BpfMap::<_, Addr, PodEntry>::try_from(Map::HashMap(open(MapName::Pods)?))?;
-        let flows = BpfMap::<_, FlowKey, Flow>::try_from(Map::HashMap(open(MapName::Flows)?))?;
+        let flows = BpfMap::<_, FlowKey, FlowRef>::try_from(Map::HashMap(open(MapName::Flows)?))?;
         let mut pods = HashMap::new();
         let mut translated = HashSet::new();
         for entry in entries.iter() {
@@ -215,18 +215,20 @@ impl World {
             pad: [0; 3],
         };
         let found = self.flows.get(&asked, 0).ok()?;
+        let to = self.slots.get(&found.slot(), 0).ok()?.translated(found.direction());
         let socket = |addr: Addr, port: Port| SocketAddr::new(addr.into(), port.get());
-        let (src, dst) = (socket(found.src, found.src_port), socket(found.dst, found.dst_port));
+        let (src, dst) = (socket(to.src, to.src_port), socket(to.dst, to.dst_port));
         Some(Key { src, dst, ..key })
     }
 
     /// Forgets every flow that the programs have made, as they would.
     pub(crate) fn forget_flows(&mut self) -> Result<()> {
-        let flows: Vec<(FlowKey, Flow)> = self.flows.iter().collect::<Result<_, _>>()?;
-        for (key, flow) in flows {
+        let flows: Vec<(FlowKey, FlowRef)> = self.flows.iter().collect::<Result<_, _>>()?;
+        for (key, found) in flows {
             self.flows.remove(&key).context("Failed to remove a flow")?;
-            let slot = self.slots.get(&flow.slot, 0)?;
-            self.slots.set(flow.slot, FlowSlot { turn: slot.turn + 1, ..slot }, 0)?;
+            let flow = self.slots.get(&found.slot(), 0)?;
+            let free = found.turn - Flow::USED + 4;
+            self.slots.set(found.slot(), Flow { turn: free, ..flow }, 0)?;
         }
         Ok(())
     }

@@ -27,8 +27,7 @@ pub(super) fn snapshot(pins: &Pins) -> Result<Snapshot> {
     let mut frontends: BTreeMap<FrontendKey, Frontend> = hash(&dir, MapName::Frontends)?;
     // The programs look past what is not whole.
     frontends.retain(|key, frontend| frontend.is_of(key));
-    let mut flows: BTreeMap<FlowKey, Flow> = hash(&dir, MapName::Flows)?;
-    flows.retain(|key, flow| flow.seal == Flow::seal_for(key, &flow.translated(key.proto)));
+    let (flows, _) = flows::all(&dir)?;
     let settings: Array<MapData, Settings> = typed(&dir, MapName::Settings, Map::Array)?;
     let network: Array<MapData, Network> = typed(&dir, MapName::Network, Map::Array)?;
     Ok(Snapshot {
@@ -46,10 +45,15 @@ pub(super) fn snapshot(pins: &Pins) -> Result<Snapshot> {
         network: Some(network.get(&0, 0).context("reading NETWORK")?).filter(was_written),
         cluster_cidrs: cluster_cidrs(&dir)?,
         uplinks: hash(&dir, MapName::Uplinks)?,
-        flows,
+        flows: flows.into_iter().flat_map(both).collect(),
         now: flows::now()?,
         boot_time: boot_time()?,
     })
+}
+
+/// A flow by the keys of either direction.
+fn both(flow: Flow) -> [(FlowKey, (Flow, usize)); 2] {
+    [Flow::ORIGINAL, Flow::REPLY].map(|direction| (flow.directions[direction].key, (flow, direction)))
 }
 
 /// No value that is written says that this node's pods are `::`, which is all of IPv4 under a mask of zeros.

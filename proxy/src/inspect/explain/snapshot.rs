@@ -43,8 +43,8 @@ pub struct Snapshot {
     pub cluster_cidrs: BTreeMap<CidrKey, ClusterCidr>,
     /// `UPLINKS`.
     pub uplinks: BTreeMap<u32, Uplink>,
-    /// `FLOWS`.
-    pub flows: BTreeMap<FlowKey, Flow>,
+    /// The flows by the keys of either direction, and which one that is.
+    pub flows: BTreeMap<FlowKey, (Flow, usize)>,
     /// The time in ticks of flows.
     pub now: u32,
     /// The time in nanoseconds of `CLOCK_BOOTTIME`.
@@ -123,35 +123,26 @@ impl Snapshot {
         self.inside(backend).map(|(_, range)| range).filter(|range| wanted && range.ifindex != 0)
     }
 
-    /// The state of the flow of an element; `None`: its other direction is gone.
-    pub(super) fn flow_state(&self, key: &FlowKey, flow: &Flow) -> Option<State> {
-        let other = self.flows.get(&flow.other_key(key.proto))?;
-        Some(State::of(flow, other, key.proto, self.now))
-    }
-
     /// Whether answers with this key belong to no flow that is still in use.
     pub(super) fn is_free(&self, key: &FlowKey) -> bool {
-        let state = self.flows.get(key).and_then(|flow| self.flow_state(key, flow));
-        state.is_none_or(State::is_over)
+        self.flows.get(key).is_none_or(|(flow, _)| State::of(flow, self.now).is_over())
     }
 
     /// Whether every place for a flow is held by one that keeps it.
     pub(super) fn is_full(&self) -> bool {
-        let keeps = |(key, flow): &(&FlowKey, &Flow)| {
-            flow.flags & FlowFlags::REPLY == 0
-                && self
-                    .flow_state(key, flow)
-                    .is_some_and(|state| matches!(state, State::Established | State::Closing))
+        let keeps = |(flow, direction): &&(Flow, usize)| {
+            *direction == Flow::ORIGINAL && State::of(flow, self.now).is_kept()
         };
         let places = self.network.map_or(0, |network| u64::from(network.slot_mask) + 1);
-        u64::try_from(self.flows.iter().filter(keeps).count()).is_ok_and(|held| held >= places)
+        u64::try_from(self.flows.values().filter(keeps).count()).is_ok_and(|held| held >= places)
     }
 
     /// Whether a port of this node's addresses is in any flow.
     pub(super) fn has_port(&self, port: Port) -> bool {
-        self.flows.iter().any(|(key, flow)| {
-            (flow.flags & FlowFlags::SRC_IS_NODE != 0 && key.src_port == port)
-                || (flow.flags & FlowFlags::DST_IS_NODE != 0 && key.dst_port == port)
+        self.flows.iter().any(|(key, (flow, direction))| {
+            let flags = FlowFlags::of_ports(flow.flags, *direction);
+            (flags & FlowFlags::SRC_IS_NODE != 0 && key.src_port == port)
+                || (flags & FlowFlags::DST_IS_NODE != 0 && key.dst_port == port)
         })
     }
 

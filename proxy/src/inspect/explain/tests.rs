@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use clap::Parser;
 use portolan_abi::{
-    Affinity, Flow, FlowFlags, FlowKey, FlowState, Hop, NetworkFlags, PodFlags, Port, Proto, Table, TableRow,
+    Affinity, Direction, Flow, FlowFlags, FlowKey, FlowState, Hop, NetworkFlags, PodFlags, Port, Proto,
+    Table, TableRow,
 };
 
 use super::*;
@@ -44,23 +45,18 @@ fn tcp(src: (&str, u16), dst: (&str, u16)) -> FlowKey {
 
 /// Adds a flow that both sides use.
 fn add_flow(snapshot: &mut Snapshot, sent: FlowKey, given: FlowKey, state: u16) {
-    let flow = |from: FlowKey, to: FlowKey, flags| Flow {
-        seal: Flow::seal_for(&from, &to),
-        src: to.src,
-        dst: to.dst,
-        src_port: to.src_port,
-        dst_port: to.dst_port,
+    let direction =
+        |key| Direction { key, seen: 0, state, pad: 0, hop: Hop::NONE, hop_since: 0, hop_turn: 0 };
+    let flow = Flow {
+        turn: Flow::USED,
         service: 1,
-        seen: 0,
-        slot: 0,
-        state,
-        flags,
-        hop: Hop::NONE,
-        hop_since: 0,
         checked: 0,
+        flags: FlowFlags::DST_IS_NODE,
+        pad: [0; 3],
+        directions: [sent, given.reversed()].map(direction),
     };
-    snapshot.flows.insert(sent, flow(sent, given, FlowFlags::DST_IS_NODE));
-    snapshot.flows.insert(given.reversed(), flow(given.reversed(), sent.reversed(), FlowFlags::REPLY));
+    snapshot.flows.insert(sent, (flow, Flow::ORIGINAL));
+    snapshot.flows.insert(given.reversed(), (flow, Flow::REPLY));
 }
 
 #[test]
@@ -244,7 +240,7 @@ fn another_nodes_backend_may_answer_by_itself() {
     let (asked, given) = (("192.0.2.1", 30081), ("10.244.2.9", 8080));
     let client = ("198.51.100.7", 40000);
     add_flow(&mut snapshot, tcp(client, asked), tcp(client, given), FlowState::SEEN);
-    snapshot.flows.get_mut(&tcp(client, asked)).unwrap().flags |= FlowFlags::direct(64);
+    snapshot.flows.get_mut(&tcp(client, asked)).unwrap().0.flags |= FlowFlags::direct(64);
     assert_eq!(verdict(&snapshot, line), sent);
 }
 

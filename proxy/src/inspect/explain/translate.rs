@@ -1,8 +1,8 @@
 //! What is translated packet by packet, as `ebpf/src/translate.rs` decides it.
 
 use portolan_abi::{
-    Addr, Backend, FlowFlags, FlowKey, Frontend, FrontendFlags, FrontendKey, Network, Outcome, Proto, Set,
-    packet_hash,
+    Addr, Backend, Flow, FlowFlags, FlowKey, Frontend, FrontendFlags, FrontendKey, Network, Outcome, Proto,
+    Set, packet_hash,
 };
 
 use super::choice::{self, Choice};
@@ -10,7 +10,6 @@ use super::packet::to_pod;
 use super::question::{Packet, endpoint};
 use super::service::{self, Lookup};
 use super::trace::{Ending, Trace};
-use crate::inspect::flows::State;
 
 /// Who sends.
 #[derive(Clone, Copy)]
@@ -47,38 +46,38 @@ pub(super) fn known(trace: &mut Trace<'_>, packet: &Packet) -> Found {
         }
         return Found::None;
     }
-    let Some(flow) = snapshot.flows.get(key) else {
+    let Some((flow, direction)) = snapshot.flows.get(key) else {
         trace.say(format!("FLOWS has nothing from {} to {}", packet.source(), packet.destination()));
         return Found::None;
     };
-    let state = snapshot.flow_state(key, flow);
-    if flow.flags & FlowFlags::REPLY != 0 && key.proto.has_handshake() {
+    let (answers, to) = (*direction == Flow::REPLY, flow.translated(*direction));
+    if answers && key.proto.has_handshake() {
         trace.say(
             "FLOWS has a flow of which this would be an answer, and nothing that answers begins a connection",
         );
         return Found::None;
     }
     // One that was silent for too long is forgotten when its place is needed, and not before.
-    if matches!(state, None | Some(State::Closed)) {
+    if flow.is_closed() {
         trace.say("FLOWS has such a flow that is over: it is removed, and a new one begins");
         return Found::None;
     }
-    let is_datagram = key.proto == Proto::UDP && flow.service != 0 && flow.flags & FlowFlags::REPLY == 0;
+    let is_datagram = key.proto == Proto::UDP && flow.service != 0 && !answers;
     let asked = FrontendKey::new(key.dst, key.dst_port, key.proto);
-    if is_datagram && !snapshot.is_served_by(&asked, flow.dst, flow.dst_port) {
+    if is_datagram && !snapshot.is_served_by(&asked, to.dst, to.dst_port) {
         trace.say(format!(
             "FLOWS has it, but its backend {} does not serve any more: it ends, and a new one begins",
-            endpoint(flow.dst, flow.dst_port, key.proto)
+            endpoint(to.dst, to.dst_port, key.proto)
         ));
         return Found::None;
     }
     if flow.flags & FlowFlags::DIRECT != 0 {
-        trace.say(format!("FLOWS has it, {}: it is for {}", snapshot.service_name(flow.service), flow.dst));
-        return Found::Direct(flow.dst);
+        trace.say(format!("FLOWS has it, {}: it is for {}", snapshot.service_name(flow.service), to.dst));
+        return Found::Direct(to.dst);
     }
-    let to = Packet { key: flow.translated(key.proto), has_port: true };
+    let to = Packet { key: to, has_port: true };
     let what = match flow.service {
-        0 if flow.dst.same(key.dst) => "it leaves the cluster".to_owned(),
+        0 if to.key.dst.same(key.dst) => "it leaves the cluster".to_owned(),
         0 => "a hostPort".to_owned(),
         id => snapshot.service_name(id),
     };

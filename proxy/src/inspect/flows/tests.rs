@@ -1,4 +1,4 @@
-use portolan_abi::{Addr, Attachment, Hop, Owner, PodEntry, PodState, Port};
+use portolan_abi::{Addr, Attachment, Hop, Owner, PodEntry, PodState, Port, Proto};
 use portolan_core::names::padded;
 
 use super::*;
@@ -19,34 +19,28 @@ fn key(proto: Proto, from: ([u8; 4], u16), to: ([u8; 4], u16)) -> FlowKey {
     }
 }
 
-/// An element whose packets become `to`.
-fn entry(from: &FlowKey, to: &FlowKey, service: u32, flags: u16, state: u16) -> Entry {
-    Entry {
-        src: to.src,
-        dst: to.dst,
-        src_port: to.src_port,
-        dst_port: to.dst_port,
-        service,
+/// A flow whose packets become `given`, and what was seen of either direction.
+fn flow_of(sent: FlowKey, given: FlowKey, service: u32, states: (u16, u16)) -> Entry {
+    let direction = |key, state| Direction {
+        key,
         seen: NOW - 10,
-        slot: 0,
         state,
-        flags,
-        seal: Entry::seal_for(from, to),
+        pad: 0,
         hop: Hop::NONE,
         hop_since: 0,
+        hop_turn: 0,
+    };
+    Entry {
+        turn: Entry::USED,
+        service,
         checked: 0,
+        flags: 0,
+        pad: [0; 3],
+        directions: [direction(sent, states.0), direction(given.reversed(), states.1)],
     }
 }
 
-/// Both elements of a flow.
-fn pair(sent: FlowKey, given: FlowKey, service: u32, states: (u16, u16)) -> [(FlowKey, Entry); 2] {
-    [
-        (sent, entry(&sent, &given, service, 0, states.0)),
-        (given.reversed(), entry(&given.reversed(), &sent.reversed(), service, FlowFlags::REPLY, states.1)),
-    ]
-}
-
-/// A client outside that talks to a nodePort, a pod that talks to the world, and half a flow.
+/// Clients outside that talk to a nodePort, one of a Service that is gone, and a pod that talks to the world.
 fn tables() -> Tables {
     const WORLD: ([u8; 4], u16) = ([198, 51, 100, 1], 53);
     let (seen, ack) = (FlowState::SEEN, FlowState::SEEN | FlowState::ACK);
@@ -80,14 +74,13 @@ fn tables() -> Tables {
     };
     let tcp = |from, to| key(Proto::TCP, from, to);
     let udp = |from, to| key(Proto::UDP, from, to);
-    let mut flows: BTreeMap<_, _> = BTreeMap::new();
-    flows.extend(pair(tcp(CLIENT, NODE_PORT), tcp(CLIENT, POD), 1, (ack, ack)));
-    flows.extend(pair(udp((POD.0, 5353), WORLD), udp(node, WORLD), 0, (seen, 0)));
-    let over = tcp(([192, 0, 2, 8], 1), NODE_PORT);
-    flows.extend(pair(over, tcp(([192, 0, 2, 8], 1), POD), 1, (ack, ack | FlowState::RST)));
-    let [_, half] =
-        pair(tcp(([192, 0, 2, 7], 2), NODE_PORT), tcp(([192, 0, 2, 1], 1025), POD), 9, (ack, ack));
-    flows.extend([half]);
+    let (over, gone) = (([192, 0, 2, 8], 1), ([192, 0, 2, 7], 2));
+    let flows = vec![
+        flow_of(tcp(CLIENT, NODE_PORT), tcp(CLIENT, POD), 1, (ack, ack)),
+        flow_of(udp((POD.0, 5353), WORLD), udp(node, WORLD), 0, (seen, 0)),
+        flow_of(tcp(over, NODE_PORT), tcp(over, POD), 1, (ack, ack | FlowState::RST)),
+        flow_of(tcp(gone, NODE_PORT), tcp(([192, 0, 2, 1], 1025), POD), 9, (ack, ack | FlowState::FIN)),
+    ];
     Tables {
         flows,
         max: 64,
@@ -101,12 +94,12 @@ fn tables() -> Tables {
 }
 
 #[test]
-fn the_two_directions_are_one_row_and_half_a_flow_is_shown_as_broken() {
+fn a_flow_is_a_row_with_both_its_translations() {
     assert_eq!(
         render(&flows(&tables(), &Question::default()).unwrap(), true),
         "\
 PROTO   CLIENT            ASKED             SENT TO           SOURCE            SERVICE        STATE         IDLE   CLIENT POD   RECEIVING POD
-tcp     192.0.2.7:2       192.0.2.1:30080   10.244.1.7:8080   192.0.2.1:1025    (gone)         broken        10s    -            shop/web-1
+tcp     192.0.2.7:2       192.0.2.1:30080   10.244.1.7:8080   192.0.2.1:1025    (gone)         closing       10s    -            shop/web-1
 tcp     192.0.2.9:40000   192.0.2.1:30080   10.244.1.7:8080   192.0.2.9:40000   shop/cart:80   established   10s    -            shop/web-1
 udp     10.244.1.7:5353   198.51.100.1:53   198.51.100.1:53   192.0.2.1:5353    -              new           10s    shop/web-1   -
 
@@ -117,11 +110,7 @@ udp     10.244.1.7:5353   198.51.100.1:53   198.51.100.1:53   192.0.2.1:5353    
 
 #[test]
 fn a_flow_keeps_its_place_when_both_sides_have_spoken() {
-    assert_eq!(
-        kept(&tables().flows, NOW),
-        1,
-        "not the closed one, nor the half, nor the one nobody answered"
-    );
+    assert_eq!(kept(&tables().flows, NOW), 2, "not the closed one, nor the one nobody answered");
     assert_eq!(kept(&tables().flows, NOW + Entry::TCP_IDLE), 0);
 }
 
@@ -147,15 +136,19 @@ fn the_states_are_those_by_which_the_programs_decide() {
         (Proto::UDP, S, S, Entry::UDP_IDLE, State::Expired),
         (Proto(1), S, S, 1, State::Established),
     ];
-    let sent = key(Proto::TCP, CLIENT, POD);
     for (number, (proto, one, other, idle, expected)) in rows.into_iter().enumerate() {
-        let direction = |state, ago: u32| Entry { seen: NOW - ago, ..entry(&sent, &sent, 1, 0, state) };
-        let state = State::of(&direction(one, idle), &direction(other, idle + 5), proto, NOW);
-        assert_eq!(state, expected, "row {number}");
+        let sent = key(proto, CLIENT, POD);
+        let mut flow = flow_of(sent, sent, 1, (one, other));
+        let [original, reply] = &mut flow.directions;
+        (original.seen, reply.seen) = (NOW - idle, NOW - idle - 5);
+        assert_eq!(State::of(&flow, NOW), expected, "row {number}");
     }
     // The clock of ticks has gone around.
-    let seen = Entry { seen: u32::MAX, ..entry(&sent, &sent, 1, 0, S) };
-    assert_eq!(State::of(&seen, &seen, Proto::UDP, 3), State::Established);
+    let sent = key(Proto::UDP, CLIENT, POD);
+    let mut flow = flow_of(sent, sent, 1, (S, S));
+    flow.directions[0].seen = u32::MAX;
+    flow.directions[1].seen = u32::MAX;
+    assert_eq!(State::of(&flow, 3), State::Established);
 }
 
 #[test]
@@ -200,9 +193,8 @@ fn of_a_flow_whose_answers_do_not_come_by_here_the_client_tells() {
     let (sent, given) = (key(Proto::TCP, CLIENT, NODE_PORT), key(Proto::TCP, CLIENT, POD));
     let rows = [(seen, State::New), (seen | ack, State::Established), (seen | ack | fin, State::Closed)];
     for (state, expected) in rows {
-        let [(_, one), (_, answers)] = pair(sent, given, 1, (state, seen | ack | fin));
-        let one = Entry { flags: FlowFlags::direct(64), ..one };
-        assert_eq!(State::of(&one, &answers, Proto::TCP, NOW), expected, "{state}");
-        assert_eq!(State::of(&answers, &one, Proto::TCP, NOW), expected, "{state}");
+        let flags = FlowFlags::direct(64);
+        let flow = Entry { flags, ..flow_of(sent, given, 1, (state, seen | ack | fin)) };
+        assert_eq!(State::of(&flow, NOW), expected, "{state}");
     }
 }
