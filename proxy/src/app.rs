@@ -138,7 +138,7 @@ impl App {
             source_error: None,
             refused_routes: BTreeMap::new(),
             local: BTreeMap::new(),
-            packets: Packets::new(),
+            packets: Packets::new(now),
             flows: Refusals::new(now),
             start: now,
             attached: false,
@@ -183,7 +183,7 @@ impl App {
     /// When there is something to do even if nothing happens.
     fn wake(&self) -> Instant {
         let core = if self.back_off.is_some() { self.back_off } else { self.ask_at };
-        [core, self.publisher.due_at(), Some(self.flows.due_at())]
+        [core, self.publisher.due_at(), self.packets.due_at(), Some(self.flows.due_at())]
             .into_iter()
             .flatten()
             .fold(self.audit_at, Instant::min)
@@ -249,7 +249,7 @@ impl App {
     async fn machine_changed(&mut self, change: Change) {
         if change.links {
             self.machine.links_changed();
-            self.packets.mark();
+            self.packets.links_changed(Instant::now());
             self.publisher.mark();
         }
         if change.routes {
@@ -278,6 +278,7 @@ impl App {
         if begun >= self.flows.due_at() {
             self.look_at_flows(begun);
         }
+        self.move_next_pod(begun);
         if !self.model.synced() {
             return self.publish().await;
         }

@@ -129,6 +129,13 @@ impl Dataplane {
         ready.then(|| self.packets.keep(uplinks, pods)).transpose()
     }
 
+    /// Moves the program of what a pod sends from its filter to tcx, for one of [`tc::Attachments::movable`]; whoever
+    /// changes an interface of the machine meanwhile waits. That the pod is gone is no error; after one the filter is
+    /// where it was.
+    pub fn move_pod(&self, ifindex: u32, name: &str) -> Result<()> {
+        self.packets.move_pod(ifindex, name)
+    }
+
     /// Attaches the XDP program to those of the uplinks, names by number, whose drivers run it. What it leaves is for the
     /// programs of packets: they come first. `None`: it is switched off.
     pub fn keep_xdp(&self, uplinks: &BTreeMap<u32, String>) -> Result<Option<xdp::Attachments>> {

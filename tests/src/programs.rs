@@ -62,11 +62,24 @@ pub fn attached(cgroup: &Cgroup) -> Result<Vec<(u32, u32)>> {
 }
 
 /// The numbers of the programs attached to an interface of a namespace, at ingress and at egress: by tcx, then by
-/// filters.
+/// filters. These are read first, so that one that is moved to tcx meanwhile is seen.
 ///
 /// # Errors
 /// When there is no such interface or the kernel refuses.
 pub fn on_interface(netns: &Netns, name: &str) -> Result<[Vec<u32>; 2]> {
+    let filters = netns.inside(|| anyhow::Ok([filters(name, "ingress")?, filters(name, "egress")?]))??;
+    let mut found = by_tcx(netns, name)?;
+    for (found, filters) in found.iter_mut().zip(filters) {
+        found.extend(filters);
+    }
+    Ok(found)
+}
+
+/// Those that are attached by tcx.
+///
+/// # Errors
+/// As [`on_interface`].
+pub fn by_tcx(netns: &Netns, name: &str) -> Result<[Vec<u32>; 2]> {
     netns.inside(|| {
         let target = if_nametoindex(name).with_context(|| format!("There is no interface {name}"))?;
         let [ingress, egress] = TCX.map(|attach_type| -> Result<Vec<u32>> {
@@ -78,10 +91,7 @@ pub fn on_interface(netns: &Netns, name: &str) -> Result<[Vec<u32>; 2]> {
             unsafe { ask(&mut query) }.context("Failed to query the programs of an interface")?;
             Ok(ids.into_iter().take(query.prog_cnt as usize).collect())
         });
-        let [mut ingress, mut egress] = [ingress?, egress?];
-        ingress.extend(filters(name, "ingress")?);
-        egress.extend(filters(name, "egress")?);
-        Ok([ingress, egress])
+        Ok([ingress?, egress?])
     })?
 }
 

@@ -1,4 +1,4 @@
-//! Programs attached by a filter of the clsact qdisc, for kernels before 6.6.
+//! Programs attached by a filter of the clsact qdisc: those of pods at first, and all on kernels before 6.6.
 //!
 //! A filter is ours by its priority, its handle and its name. It decides by itself (`direct-action`) and is replaced in
 //! place. Those of others, whatever their priority, stay as they are.

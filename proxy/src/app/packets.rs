@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Result;
 use portolan_abi::PodState;
 use portolan_cni::attachment::host_ifname;
-use portolan_cni::hook::{HookError, Kept};
+use portolan_cni::hook::Kept;
 use portolan_cni::ledger::Ledger;
 use portolan_core::state::Problem;
 use tracing::{info, warn};
@@ -15,24 +16,40 @@ use super::App;
 use crate::dataplane::tc::{Attachments, Held, UplinkError};
 use crate::dataplane::xdp;
 
+mod moves;
+
+use moves::Moves;
+
 /// What is known of the interfaces and their programs.
 #[derive(Debug)]
 pub(super) struct Packets {
     /// Interfaces have changed since they were last looked at, or it is time to look.
     stale: bool,
+    moves: Moves,
     problems: Vec<Problem>,
     /// Why uplinks have no XDP program, by their names; `None`: that is switched off.
     xdp: Option<BTreeMap<String, String>>,
 }
 
 impl Packets {
-    pub(super) fn new() -> Self {
-        Self { stale: true, problems: Vec::new(), xdp: None }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { stale: true, moves: Moves::new(now), problems: Vec::new(), xdp: None }
     }
 
-    /// Interfaces have come or gone, or somebody may have detached a program.
+    /// Somebody may have detached a program.
     pub(super) fn mark(&mut self) {
         self.stale = true;
+    }
+
+    /// Interfaces have come or gone.
+    pub(super) fn links_changed(&mut self, now: Instant) {
+        self.stale = true;
+        self.moves.put_off(now);
+    }
+
+    /// When there is something to do even if nothing happens.
+    pub(super) fn due_at(&self) -> Option<Instant> {
+        self.moves.due_at()
     }
 
     pub(super) fn problems(&self) -> impl Iterator<Item = Problem> {
@@ -100,6 +117,7 @@ impl App {
             info!(pods = attachments.pods, "attached the programs of packets to pods that had none");
         }
         self.packets.set_problems(problems(&attachments));
+        self.packets.moves.set(attachments.movable);
         let held = |name: &String| {
             attachments.uplinks.iter().any(|(uplink, result)| uplink == name && result.is_ok())
         };
@@ -127,11 +145,11 @@ fn problems(attachments: &Attachments) -> Vec<Problem> {
         };
         Some(Problem { subject: format!("Uplink {uplink}"), reason, message: error.to_string() })
     });
-    let pod = attachments.refused.as_ref().map(|(name, error): &(String, HookError)| Problem {
+    let pod = attachments.refused.as_ref().map(|(name, error)| Problem {
         subject: format!("Pod link {name}"),
         reason: "PodNotAttached",
         message: format!(
-            "the programs of packets cannot be attached, and plain routing carries the pod: {error}"
+            "the programs of packets cannot be attached, and plain routing carries the pod: {error:#}"
         ),
     });
     uplinks.chain(pod).collect()
@@ -149,7 +167,8 @@ mod tests {
                 ("eth1".to_owned(), Err(UplinkError::Refused(anyhow::anyhow!("no")))),
             ],
             pods: 0,
-            refused: Some(("pn0123456789ab".to_owned(), HookError::Foreign("x".to_owned()))),
+            refused: Some(("pn0123456789ab".to_owned(), anyhow::anyhow!("no"))),
+            movable: BTreeMap::new(),
         };
         let found = problems(&attachments);
         let found: Vec<_> = found.iter().map(|problem| (&*problem.subject, problem.reason)).collect();

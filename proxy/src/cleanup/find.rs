@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 use portolan_cni::hook::Hook;
 
 use super::{CleanupArgs, Item};
+use crate::dataplane;
 use crate::dataplane::routes::{self, message};
 use crate::dataplane::tc::{self, qdisc};
 use crate::node::journal::Journal;
@@ -93,7 +94,8 @@ fn find_pins(root: &Path, items: &mut Vec<Item>) -> Result<()> {
         if is_dir {
             others.push(Item::PinDirectory(path));
         } else if is_in("links") {
-            attached.push(Item::Program(path));
+            let interface = dataplane::links::interface(&path);
+            attached.push(Item::Program(path, interface));
         } else if is_in("qdiscs") {
             let interface = qdisc::interface(&path).unwrap_or_else(|| "an interface that is gone".to_owned());
             others.push(Item::Qdisc(interface, path));

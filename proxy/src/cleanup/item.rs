@@ -22,8 +22,8 @@ pub enum Item {
     Filter(String, Hook),
     /// A qdisc that we made, as its pin says, for such filters; the interface of this name.
     Qdisc(String, PathBuf),
-    /// A pin that keeps a program attached.
-    Program(PathBuf),
+    /// A pin that keeps a program attached, and the interface of this name if it is one's.
+    Program(PathBuf, Option<String>),
     /// A pinned program, for the plugin to attach.
     ProgramPin(PathBuf),
     /// A pinned map.
@@ -48,7 +48,7 @@ impl Item {
             Self::Route(_) => "route",
             Self::Filter(..) => "filter",
             Self::Qdisc(..) => "qdisc",
-            Self::Program(_) => "program",
+            Self::Program(..) => "program",
             Self::ProgramPin(_) => "program-pin",
             Self::Map(_) => "map",
             Self::PinDirectory(_) => "pin-directory",
@@ -63,12 +63,13 @@ impl Item {
         match self {
             Self::Conflist(path)
             | Self::Plugin(path)
-            | Self::Program(path)
+            | Self::Program(path, None)
             | Self::ProgramPin(path)
             | Self::Map(path)
             | Self::PinDirectory(path)
             | Self::StateFile(path)
             | Self::StateDirectory(path) => path.display().to_string(),
+            Self::Program(path, Some(interface)) => format!("{} of {interface}", path.display()),
             Self::Filter(interface, hook) => format!("{interface} {}", hook.direction),
             Self::Qdisc(interface, _) => format!("{interface} clsact"),
             Self::PodLink(name) | Self::Sysctl(name) => name.clone(),
@@ -79,7 +80,7 @@ impl Item {
     /// What has become of it when it is gone.
     pub(super) fn done(&self) -> &'static str {
         match self {
-            Self::Program(_) | Self::Filter(..) => "detached",
+            Self::Program(..) | Self::Filter(..) => "detached",
             Self::Sysctl(_) => "put back",
             Self::Conflist(_)
             | Self::Plugin(_)

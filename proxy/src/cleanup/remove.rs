@@ -32,7 +32,7 @@ pub(super) async fn remove(place: &Place<'_>, items: &[Item]) -> Vec<String> {
             // While a sysctl is not put back, the journal has to stay.
             Item::StateFile(path) if !errors.is_empty() && *path == place.state_dir.journal() => Ok(()),
             Item::StateDirectory(_) if !errors.is_empty() => Ok(()),
-            Item::Program(path) => absent(dataplane::links::remove(path)),
+            Item::Program(path, _) => absent(dataplane::links::remove(path)),
             Item::Conflist(path)
             | Item::Plugin(path)
             | Item::ProgramPin(path)

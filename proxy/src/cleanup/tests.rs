@@ -202,12 +202,19 @@ fn reports_can_be_read_by_people_and_programs() {
         found: vec![
             Item::Route("10.244.1.0/24".parse().unwrap()),
             Item::Sysctl("net.ipv4.ip_forward".into()),
+            Item::Program("links/tcx-7-from_pod".into(), Some("pn0123456789ab".into())),
         ],
         left_alone: vec!["this is not ours".into()],
         ..Report::default()
     };
     let text = report.to_string();
-    for part in ["KIND", "10.244.1.0/24", "would be removed", "Left alone: this is not ours."] {
+    for part in [
+        "KIND",
+        "10.244.1.0/24",
+        "from_pod of pn0123456789ab",
+        "would be removed",
+        "Left alone: this is not ours.",
+    ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     let json = serde_json::to_value(&report).unwrap();

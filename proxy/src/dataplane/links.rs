@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
+use nix::net::if_::if_indextoname;
 use portolan_cni::bpf::open_pinned;
 
 use super::sys;
@@ -68,6 +69,13 @@ pub fn remove(pin: &Path) -> io::Result<()> {
     // Should it fail, the link ends with its pin.
     let _ = open_pinned(pin).and_then(|link| sys::detach_link(link.as_fd()));
     fs::remove_file(pin)
+}
+
+/// The interface that a pinned link is attached to, by the number in the name of `tcx-<number>-<program>` and
+/// `xdp-<number>`; `None`: it is gone, or it is a link to the cgroup.
+pub fn interface(pin: &Path) -> Option<String> {
+    let number = pin.file_name()?.to_str()?.split('-').nth(1)?.parse::<u32>().ok()?;
+    Some(if_indextoname(number).ok()?.to_string_lossy().into_owned())
 }
 
 /// Attaches a program beside those of others and pins the link, in place of a link that could not be adopted. Both are

@@ -1,10 +1,10 @@
 //! The programs of packets, attached to uplinks and to the host side of pods' veths.
 //!
 //! They are pinned first, so that the plugin attaches those of pods by itself, before a pod sends anything. A pod's
-//! veth has them in filters of the clsact qdisc ([`portolan_cni::hook`] says why). An uplink is not ours and stays when we
-//! go: there a pinned link holds a program where the kernel has tcx, which nobody detaches by mistake and which ends with
-//! its pin; older kernels have filters there, too. Whatever it is, it is replaced in place: there is no moment
-//! without a program.
+//! veth has them in filters of the clsact qdisc ([`portolan_cni::hook`] says why), from where that of what the pod sends is
+//! moved to tcx later, if the kernel has that. An uplink is not ours and stays when we go: there a pinned link of tcx holds
+//! a program, which nobody detaches by mistake and which ends with its pin; older kernels have filters there, too.
+//! Whatever it is, it is replaced in place: there is no moment without a program.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use portolan_cni::bpf;
-use portolan_cni::hook::{self, Direction, Hook, HookError, Kept, Method, Program, clsact};
+use portolan_cni::hook::{self, Direction, FROM_POD, Hook, HookError, Kept, Method, Program, clsact};
 
 use super::{Pins, sys};
 use crate::node::links::is_pod_name;
@@ -76,7 +76,9 @@ pub struct Attachments {
     /// How many pods have got a program that had none, as when there was no daemon when they were added.
     pub pods: usize,
     /// The first pod's veth that the programs cannot be attached to, and why.
-    pub refused: Option<(String, HookError)>,
+    pub refused: Option<(String, anyhow::Error)>,
+    /// Pods, names by number, that have in a filter what tcx could hold: see [`super::Dataplane::move_pod`].
+    pub movable: BTreeMap<u32, String>,
 }
 
 impl Packets {
@@ -99,15 +101,27 @@ impl Packets {
         }
         self.forget(uplinks, &attachments)?;
         for (ifindex, name) in pods {
-            match self.keep_pod(*ifindex, name) {
-                Ok(new) => attachments.pods += usize::from(new),
-                Err(error) if error.is_gone() => {}
-                Err(error) => {
+            match self.keep_pod(*ifindex, name, &mut attachments) {
+                Err(error) if is_named(*ifindex, name) => {
                     attachments.refused.get_or_insert_with(|| (name.clone(), error));
                 }
+                // What fails because the pod is gone does not matter.
+                Ok(()) | Err(_) => {}
             }
         }
         Ok(attachments)
+    }
+
+    /// See [`super::Dataplane::move_pod`].
+    pub(super) fn move_pod(&self, ifindex: u32, name: &str) -> Result<()> {
+        if !is_named(ifindex, name) {
+            return Ok(());
+        }
+        let hook = Hook { ifindex, direction: Direction::Ingress };
+        match self.keep_link(hook, self.program(FROM_POD)) {
+            Err(error) if is_named(ifindex, name) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn program(&self, name: &str) -> &Program {
@@ -159,10 +173,10 @@ impl Packets {
         Ok(clsact::keep(hook, program)?)
     }
 
-    /// Detaches from what is no uplink any more.
+    /// Detaches from what is no uplink any more. A pod keeps its link as long as its veth is there, like a filter.
     fn forget(&self, uplinks: &BTreeMap<u32, String>, attachments: &Attachments) -> Result<()> {
         let is_uplink = |index| uplinks.is_empty() || uplinks.contains_key(&index);
-        link::remove_others(&self.pins.links(), is_uplink)?;
+        link::remove_others(&self.pins.links(), |index| is_uplink(index) || is_pod(index))?;
         let mut held = attachments.uplinks.iter().filter_map(|(_, result)| result.as_ref().ok());
         if held.any(|held| held.method == Method::Clsact) {
             remove_other_filters(is_uplink)?;
@@ -170,18 +184,44 @@ impl Packets {
         qdisc::remove_others(&self.pins.qdiscs(), is_uplink)
     }
 
-    /// Whether one of the programs was not attached. An interface of another name has got the number of one that is
-    /// gone, and is none of ours.
-    fn keep_pod(&self, ifindex: u32, name: &str) -> Result<bool, HookError> {
+    /// An interface of another name has got the number of one that is gone, and is none of ours.
+    fn keep_pod(&self, ifindex: u32, name: &str, attachments: &mut Attachments) -> Result<()> {
+        if !is_named(ifindex, name) {
+            return Ok(());
+        }
         let mut new = false;
-        if if_indextoname(ifindex).is_ok_and(|found| found.to_bytes() == name.as_bytes()) {
-            for (program, direction) in hook::POD {
-                let kept = hook::keep(Hook { ifindex, direction }, self.program(program))?;
-                new |= kept == Kept::Attached;
+        for (program, direction) in hook::POD {
+            let (hook, program) = (Hook { ifindex, direction }, self.program(program));
+            if link::holds(&self.pins.links(), hook, program.name())? {
+                self.keep_link(hook, program)?;
+                continue;
+            }
+            new |= hook::keep(hook, program)? == Kept::Attached;
+            if direction == Direction::Ingress && tcx::query(hook)?.is_some() {
+                attachments.movable.insert(ifindex, name.to_owned());
             }
         }
-        Ok(new)
+        attachments.pods += usize::from(new);
+        Ok(())
     }
+
+    /// Has a program of a pod in a link and in no filter. For a moment it is in both and sees what it leaves to the stack
+    /// twice, which is harmless: it has not changed it, and decides alike.
+    fn keep_link(&self, hook: Hook, program: &Program) -> Result<Kept> {
+        let kept = link::keep(&self.pins.links(), hook, program)?;
+        clsact::delete(hook)?;
+        Ok(kept)
+    }
+}
+
+/// Whether this number is that of the interface of this name.
+fn is_named(ifindex: u32, name: &str) -> bool {
+    if_indextoname(ifindex).is_ok_and(|found| found.to_bytes() == name.as_bytes())
+}
+
+/// Whether this number is that of a pod's veth.
+fn is_pod(ifindex: u32) -> bool {
+    if_indextoname(ifindex).is_ok_and(|name| name.to_str().is_ok_and(is_pod_name))
 }
 
 fn remove_other_filters(wanted: impl Fn(u32) -> bool) -> Result<()> {

@@ -1,4 +1,5 @@
-//! Pinned links that hold a program at a hook of an uplink: `links/tcx-<number of the interface>-<program>`.
+//! Pinned links that hold a program at a hook of an uplink, or where a pod's packets enter the node:
+//! `links/tcx-<number of the interface>-<program>`.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,5 @@
-//! What the kernel says of tcx, which uplinks are attached by where it has that (6.6).
+//! What the kernel says of tcx, by which uplinks have their programs where it has that (6.6), and pods that of what they
+//! send.
 //!
 //! Our programs come first: of others behind them, one that accepts a packet ends the list, and the packets that we
 //! translate would leave with an address that nobody knows. What is not ours we pass on to them.

@@ -244,6 +244,60 @@ fn pods_get_what_their_plugin_has_not_attached_and_other_interfaces_do_not() {
 }
 
 #[test]
+fn what_a_pod_sends_is_moved_to_tcx_and_stays_there_until_the_pod_is_gone() {
+    sandbox::run(async {
+        let (bpffs, none) = (Bpffs::new(), BTreeMap::new());
+        let (pod, up) = (interface("pn0123456789ab"), interface("up0"));
+        let (ifindex, name) = pod.first_key_value().unwrap();
+        let pins = || bpffs.names(&bpffs.pins().links());
+        let moved = |daemon: &Packets| {
+            let [from, to] = of(daemon, hook::POD);
+            assert_eq!((ids(&pod), filtered(&pod)), ([from, vec![]], [vec![], to]));
+            holds(&pod)[0][0].link
+        };
+        let first = bpffs.daemon();
+        assert_eq!(first.keep(&none, &pod).unwrap().movable, pod);
+        assert_eq!((ids(&pod), filtered(&pod)), (NOTHING, of(&first, hook::POD)));
+        first.move_pod(*ifindex, name).unwrap();
+        let link = moved(&first);
+        assert_eq!(pins(), [format!("tcx-{ifindex}-from_pod")]);
+
+        let second = bpffs.daemon();
+        let kept = second.keep(&up, &pod).unwrap();
+        assert_eq!((kept.pods, kept.movable), (0, none.clone()));
+        assert_eq!(moved(&second), link, "in the link that was there");
+        // As one who ended in the midst of it leaves it.
+        clsact::keep(hooks(&pod)[0], second.program(FROM_POD)).unwrap();
+        second.keep(&up, &pod).unwrap();
+        second.keep(&up, &none).unwrap();
+        assert_eq!(moved(&second), link, "it ends with its veth, not with what is known of the pod");
+
+        ip("link del pn0123456789ab");
+        second.move_pod(*ifindex, name).unwrap();
+        second.keep(&none, &none).unwrap();
+        assert_eq!(pins(), UPLINK.map(|(program, _)| format!("tcx-{}-{program}", up.keys().next().unwrap())));
+    });
+}
+
+#[test]
+fn what_cannot_be_moved_stays_in_its_filter() {
+    sandbox::run(async {
+        let (bpffs, none) = (Bpffs::new(), BTreeMap::new());
+        let pod = interface("pn0123456789ab");
+        let (ifindex, name) = pod.first_key_value().unwrap();
+        let attach = || sys::create_tcx_link(load("other").as_fd(), hooks(&pod)[0]).ok();
+        let full: Vec<_> = std::iter::from_fn(attach).collect();
+        let daemon = bpffs.daemon();
+        daemon.keep(&none, &pod).unwrap();
+        daemon.move_pod(*ifindex, name).unwrap_err();
+        assert_eq!(filtered(&pod), of(&daemon, hook::POD));
+        drop(full);
+        let kept = daemon.keep(&none, &pod).unwrap();
+        assert!(kept.refused.is_none() && kept.movable == pod, "it is tried again");
+    });
+}
+
+#[test]
 fn a_kernel_without_tcx_gets_filters_and_the_qdisc_goes_with_them_if_it_was_ours() {
     sandbox::run(async {
         let bpffs = Bpffs::new();
