@@ -15,6 +15,7 @@ use portolan_abi::{Addr, Flow, FlowFlags, FlowKey, FlowRef, FlowState, Hop, Port
 use crate::atomic::fetch_add;
 use crate::flow::slot::Place;
 use crate::network;
+use crate::segment;
 use crate::transport::Transport;
 
 /// The daemon sets the size.
@@ -23,6 +24,21 @@ static FLOWS: HashMap<FlowKey, FlowRef> = HashMap::with_max_entries(1, BPF_F_NO_
 
 #[map]
 static LOCAL_PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
+
+/// log2 of the places of [`MADE`].
+const MADE_BITS: u32 = 12;
+
+/// How many flows were ever made whose packets go from one address to another, by the place of both.
+#[map]
+static MADE: Array<u64> = Array::with_max_entries(1 << MADE_BITS, 0);
+
+/// A number that is another one as soon as a flow is made with packets between addresses that are [`segment::mixed`].
+#[inline(always)]
+pub(crate) fn made_between(mixed: u32) -> u64 {
+    let made = MADE.get_ptr(segment::place(mixed, MADE_BITS));
+    // SAFETY: the element is there for ever.
+    made.map_or(0, |made| unsafe { made.read_volatile() })
+}
 
 /// What an insert says when there is such a key (`EEXIST`).
 const EXISTS: i32 = -17;
@@ -65,9 +81,11 @@ pub(crate) fn set_hop(flow: &FlowRef, hop: &Hop, moment: u32) {
     }
 }
 
-/// Ends a flow, unless somebody else has; whether the place is free by that. Its ports are then nobody's.
+/// Ends the flow that has this turn at a place, unless somebody else has; whether the place is free by that. Its ports are then
+/// nobody's.
 #[inline(never)]
-pub(crate) fn end(flow: &FlowRef) -> bool {
+pub(crate) fn end(turn: u64, place: u32) -> bool {
+    let flow = &FlowRef { turn, place, pad: 0 };
     let Some(place) = Place::of(flow).filter(|place| place.is_of(flow) && place.advance(flow.turn)) else {
         return false;
     };
@@ -87,7 +105,7 @@ fn remove(key: &FlowKey) {
 /// Ends the flow of packets with this key, if there is one.
 #[inline(never)]
 pub(crate) fn end_if_any(key: &FlowKey) -> bool {
-    find(key).is_some_and(|(flow, _)| end(&flow))
+    find(key).is_some_and(|(flow, _)| end(flow.turn, flow.place))
 }
 
 /// Whether answers with this key belong to no flow that is still in use; one that is over gives it up.
@@ -99,7 +117,7 @@ pub(crate) fn is_free(key: &FlowKey) -> bool {
         return unsafe { FLOWS.get(key) }.is_none();
     };
     let found = place.flow();
-    (found.is_closed() || found.is_expired(now())) && end(&flow)
+    (found.is_closed() || found.is_expired(now())) && end(flow.turn, flow.place)
 }
 
 /// A new flow: packets with the key of `transport` become what it says. A flow that is over gives up its keys.
@@ -127,19 +145,25 @@ pub(crate) fn insert(transport: &mut Transport) -> Created {
     }
     let made = place.flow();
     fill(made, transport);
-    let (slot, used) = (transport.flow.slot(), free + Flow::USED);
+    let slot = transport.flow.slot();
     let [original, reply] = &made.directions;
-    let mut created = claim(&reply.key, &FlowRef::new(used, slot, Flow::REPLY));
-    if created == Created::Done && !put(&original.key, &FlowRef::new(used, slot, Flow::ORIGINAL)) {
+    // In memory of the map's: the stack of who calls is nearly full.
+    let flow = &mut transport.flow;
+    *flow = FlowRef::new(free + Flow::USED, slot, Flow::REPLY);
+    let mut created = claim(&reply.key, flow);
+    flow.place = FlowRef::new(0, slot, Flow::ORIGINAL).place;
+    if created == Created::Done && !put(&original.key, flow) {
         remove(&reply.key);
         created = Created::Refused;
     }
     if created == Created::Done {
         count_ports(made, 1);
+        count_made(&original.key);
+        count_made(&reply.key);
         place.advance(free + 1);
-        transport.flow = FlowRef::new(used, slot, Flow::ORIGINAL);
     } else {
         place.give_back();
+        flow.turn = 0;
     }
     created
 }
@@ -171,7 +195,9 @@ fn unseen(transport: &Transport) -> u16 {
 #[inline(always)]
 fn put(key: &FlowKey, flow: &FlowRef) -> bool {
     let created = match claim(key, flow) {
-        Created::Clash if end_if_any(key) => claim(key, flow),
+        Created::Clash if find(key).is_some_and(|(other, _)| end(other.turn, other.place)) => {
+            claim(key, flow)
+        }
         created @ (Created::Done | Created::Clash | Created::Refused) => created,
     };
     created == Created::Done
@@ -215,10 +241,11 @@ fn is_own(addr: &Addr) -> bool {
 #[inline(always)]
 fn node_flags(transport: &Transport) -> u16 {
     let (key, to) = (&transport.key, &transport.to);
-    let (src, dst) = (is_own(&key.src), is_own(&key.dst));
+    let ends = transport.ends.unwrap_or_else(|| flags(is_own(&key.src), is_own(&key.dst)));
+    let (src, dst) = (ends & FlowFlags::SRC_IS_NODE != 0, ends & FlowFlags::DST_IS_NODE != 0);
     let reply_src = if to.dst.same(key.dst) { dst } else { is_own(&to.dst) };
     let reply_dst = if to.src.same(key.src) { src } else { is_own(&to.src) };
-    flags(src, dst) | FlowFlags::of_reply(flags(reply_src, reply_dst))
+    ends | FlowFlags::of_reply(flags(reply_src, reply_dst))
 }
 
 #[inline(always)]
@@ -236,6 +263,14 @@ fn count_ports(flow: &Flow, change: u64) {
         if flags & FlowFlags::DST_IS_NODE != 0 {
             count_port(direction.key.dst_port, change);
         }
+    }
+}
+
+#[inline(always)]
+fn count_made(key: &FlowKey) {
+    let place = segment::place(segment::mixed(&key.src, &key.dst), MADE_BITS);
+    if let Some(made) = MADE.get_ptr_mut(place) {
+        fetch_add(made, 1);
     }
 }
 

@@ -7,18 +7,17 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use portolan_abi::{Addr, FlowRef, FlowState, Hop, Network, NetworkFlags, Proto};
+use portolan_abi::{Addr, Flow, FlowKey, FlowRef, FlowState, Hop, Network, NetworkFlags, Proto};
 
-use crate::flow::slot::Place;
-use crate::frame::{Checksum, Frame, Headers as _, L3};
-use crate::packet::{Ipv4, Ipv6};
-use crate::route_cache::Mac;
-use crate::segment::{self, Header, Segment};
-use crate::sum::{folded, halves};
+use crate::flow::{self, slot::Place};
+use crate::frame::{Checksum, Frame, Headers as _, L3, Sender};
+use crate::packet::{Ipv4, Ipv6, Packet};
+use crate::segment::{self, Header, Segment, Whole};
+use crate::sum::{added, folded, halves};
 use crate::tcp::{self, Tcp};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
-use crate::{fast_path, forward};
+use crate::{forward, network, route_cache};
 
 /// log2 of the flows that each CPU remembers.
 const BITS: u32 = 11;
@@ -31,21 +30,22 @@ pub(crate) struct Rewrite {
     dst: Addr,
     /// Source and destination port, as they stand in the header.
     ports: u32,
-    /// When it was found out: see [`now`](crate::route_cache::now).
+    /// When it was found out: see [`moment`](crate::route_cache::moment).
     since: u32,
-    /// The interface by which they come.
-    ifindex: u32,
+    /// The interface by which they come, and their [`family`](segment::family).
+    from: u32,
     /// The source of the Ethernet header that they come with, where that is checked.
-    sender: Mac,
-    /// [`FlowState`]: what the flow knows to be seen of this direction.
-    state: u16,
+    sender: Sender,
+    /// The flags of the header that the flow needs not be told of.
+    flags: u8,
     /// What of it all they become.
     to_src: Addr,
     to_dst: Addr,
     to_ports: u32,
-    /// What is added to the checksums that cover the addresses, and to the one that covers the ports.
-    addresses_sum: u32,
-    ports_sum: u32,
+    /// What is added to checksums that cover the addresses, to those that cover the ports, and to that of an IPv4 header.
+    addresses_sum: u16,
+    ports_sum: u16,
+    header_sum: u16,
     hop: Hop,
     /// Most bytes of an IP packet.
     mtu: u32,
@@ -55,54 +55,60 @@ pub(crate) struct Rewrite {
     is_used: u32,
 }
 
+/// The place of segments that belong to no flow: there is none there.
+const NO_FLOW: u32 = u32::MAX;
+
 #[map]
 static FLOW_CACHE: PerCpuArray<Rewrite> = PerCpuArray::with_max_entries(1 << BITS, 0);
 
 /// What a TTL that falls by one adds to the header's checksum: its word falls by 0x100 (RFC 1624).
-const HOP: u32 = 0xfeff_u16.to_be() as u32;
+const HOP: u16 = 0xfeff_u16.to_be();
 
 /// A network header whose segments can be rewritten.
 pub(crate) trait Segments: Header {
-    /// Rewrites a segment, which has one hop less then; `None`: its headers are not there.
-    fn rewrite(frame: &Frame<'_>, rewrite: &Rewrite) -> Option<()>;
+    /// Rewrites a segment with this checksum, which has one hop less then; `None`: its headers are not there.
+    fn rewrite<'a>(frame: &'a Frame<'_>, rewrite: &Rewrite, sum: u16) -> Option<Whole<'a, Self>>;
 }
 
 impl Segments for Ipv4 {
     #[inline(always)]
-    fn rewrite(frame: &Frame<'_>, rewrite: &Rewrite) -> Option<()> {
-        rewrite.correct_sum(frame, L3 + size_of::<Self>());
-        // SAFETY: `at` has checked the bounds.
-        let Segment { ip, tcp } = unsafe { &mut *frame.at::<Segment<Self>>(L3)? };
+    fn rewrite<'a>(frame: &'a Frame<'_>, rewrite: &Rewrite, sum: u16) -> Option<Whole<'a, Self>> {
+        let whole = rewrite.correct_sum::<Self>(frame, sum)?;
+        let Segment { ip, tcp } = &mut *whole.segment;
         ip.ttl -= 1;
-        ip.sum = !folded(u32::from(!ip.sum) + rewrite.addresses_sum + HOP);
+        ip.sum = !added(!ip.sum, rewrite.header_sum);
         (ip.src, ip.dst) = (rewrite.to_src.words()[3], rewrite.to_dst.words()[3]);
         tcp.set_ports(rewrite.to_ports);
-        Some(())
+        Some(whole)
     }
 }
 
 impl Segments for Ipv6 {
     #[inline(always)]
-    fn rewrite(frame: &Frame<'_>, rewrite: &Rewrite) -> Option<()> {
-        // SAFETY: as above.
-        let mut ip = unsafe { frame.at::<Self>(L3)?.read() };
+    fn rewrite<'a>(frame: &'a Frame<'_>, rewrite: &Rewrite, sum: u16) -> Option<Whole<'a, Self>> {
+        // All of the headers is there, before anything is changed.
+        let whole = segment::whole::<Self>(frame)?;
+        // SAFETY: a reference can be read.
+        let mut ip = unsafe { (&raw const whole.segment.ip).read() };
         ip.hops -= 1;
         (ip.src, ip.dst) = (rewrite.to_src.words(), rewrite.to_dst.words());
         frame.store_uncovered(L3, &ip);
-        rewrite.correct_sum(frame, L3 + size_of::<Self>());
-        // SAFETY: as above.
-        let Segment { tcp, .. } = unsafe { &mut *frame.at::<Segment<Self>>(L3)? };
-        tcp.set_ports(rewrite.to_ports);
-        Some(())
+        let whole = rewrite.correct_sum::<Self>(frame, sum)?;
+        whole.segment.tcp.set_ports(rewrite.to_ports);
+        Some(whole)
     }
 }
 
-/// The place of segments with these addresses and ports.
+/// The place of segments with these addresses, [`segment::mixed`], and ports.
 #[inline(always)]
-fn place(addresses: u32, ports: u32) -> Option<&'static mut Rewrite> {
-    let index = segment::place(addresses ^ ports.rotate_left(3), BITS);
+fn place(addresses: u32, ports: u32) -> u32 {
+    segment::place(addresses ^ ports.rotate_left(3), BITS)
+}
+
+#[inline(always)]
+fn at(place: u32) -> Option<&'static mut Rewrite> {
     // SAFETY: see [`Rewrite`].
-    FLOW_CACHE.get_ptr_mut(index).map(|rewrite| unsafe { &mut *rewrite })
+    FLOW_CACHE.get_ptr_mut(place).map(|rewrite| unsafe { &mut *rewrite })
 }
 
 /// Rewrites a segment as the last one of its flow, and sends it where that went; `None` when there was none lately, or when this
@@ -111,108 +117,243 @@ fn place(addresses: u32, ports: u32) -> Option<&'static mut Rewrite> {
 pub(crate) fn follow<H: Segments>(
     frame: &Frame<'_>,
     segment: &Segment<H>,
-    checks_sender: bool,
-    now: u32,
+    mixed: u32,
+    sender: Option<Sender>,
+    moment: u32,
 ) -> Option<Verdict> {
     let Segment { ip, tcp } = segment;
-    let (ports, state) = (tcp.ports(), tcp.state());
-    let rewrite = place(ip.mixed(), ports)?;
-    let is_of = ip.is_between(&rewrite.src, &rewrite.dst) && rewrite.ports == ports;
-    if !is_of || rewrite.ifindex != frame.ifindex() || !rewrite.is_valid(now) {
+    let ports = tcp.ports();
+    let rewrite = at(place(mixed, ports))?;
+    let is_of = ip.has(&rewrite.src, &rewrite.dst) && rewrite.ports == ports;
+    if !is_of || rewrite.from != (frame.ifindex() | H::FAMILY) || rewrite.since != moment {
         return None;
     }
-    // What begins a connection is looked at whole, and what lies about its length.
+    // What lies about its length is looked at whole.
     let headers = size_of::<H>() as u32 + Frame::TCP;
-    let is_whole = frame.end_of_packet(ip.packet_len()).is_some_and(|end| end >= L3 + headers as usize);
-    if tcp.flags & Tcp::SYN != 0 || !is_whole {
+    let is_alike = frame.holds(ip.packet_len() as u32, headers, rewrite.mtu);
+    if !is_alike || sender.is_some_and(|sender| sender != rewrite.sender) {
         return None;
     }
-    if !fast_path::is_alike(frame, headers, rewrite.mtu, checks_sender.then_some(rewrite.sender)) {
+    if rewrite.is_alone() {
+        return rewrite.pass::<H>(frame, tcp.flags);
+    }
+    if !rewrite.has_flow() {
         return None;
     }
-    if state | rewrite.state != rewrite.state {
-        rewrite.note(state);
+    if tcp.flags & !rewrite.flags != 0 {
+        // So is what begins a connection, but not who accepts it.
+        if tcp.flags & Tcp::SYN != 0 && !rewrite.accepts(tcp.flags) {
+            return None;
+        }
+        rewrite.note(tcp.flags);
     }
     rewrite.is_used = 1;
-    H::rewrite(frame, rewrite)?;
-    forward::redirect(frame, &rewrite.hop, true)
+    rewrite.send::<H>(frame, tcp.sum)
 }
 
-/// Remembers what a segment becomes that belongs to a flow, and whose way is known. Returns a number because the verifier wants
-/// a function to. Another flow that goes on keeps the place.
+/// Remembers that segments of a connection belong to no flow and leave as they are; `made`: [`flow::made_between`], asked before
+/// anything else. What begins one asks each time. Returns a number because the verifier wants a function to.
 #[inline(never)]
-pub(crate) fn remember(frame: &Frame<'_>, transport: &Transport, network: &Network) -> u32 {
+pub(crate) fn leave_alone(frame: &Frame<'_>, transport: &Transport, hop: &Hop, made: u64) -> u32 {
+    let key = &transport.key;
+    let is_segment = key.proto == Proto::TCP && transport.quoted == 0 && !transport.is_headless;
+    if !is_segment || transport.is_first || hop.ifindex == 0 {
+        return 0;
+    }
+    let ports = tcp::ports(key.src_port, key.dst_port);
+    if let Some(rewrite) = at(place(segment::mixed(&key.src, &key.dst), ports))
+        && !rewrite.keeps_place(transport.moment)
+        && let (Some(sender), Some(network)) = (frame.sender(), network::get())
+    {
+        (rewrite.src, rewrite.dst, rewrite.ports) = (key.src, key.dst, ports);
+        (rewrite.from, rewrite.sender) = (frame.ifindex() | segment::family(&key.src), sender);
+        (rewrite.hop, rewrite.mtu, rewrite.since) = (*hop, network.mtu, transport.moment);
+        rewrite.flow = FlowRef { turn: made, place: NO_FLOW, pad: 0 };
+    }
+    0
+}
+
+/// Sends a segment of a flow whose way is known as all that follow it, which is remembered; undecided: it is none, or there is
+/// anything unusual about it.
+#[inline(never)]
+pub(crate) fn begin(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Network) -> Verdict {
+    let Some(rewrite) = remember(frame, transport, network) else { return Verdict::UNDECIDED };
+    let is_plain = transport.offset == L3 + packet.header as usize && packet.is_plain();
+    if !is_plain || packet.ttl <= 1 || !frame.fits(packet.headers(), network.mtu) {
+        return Verdict::UNDECIDED;
+    }
+    let sent = if packet.src.is_v4() { first::<Ipv4>(frame, rewrite) } else { first::<Ipv6>(frame, rewrite) };
+    if transport.is_first && sent.is_some() {
+        expect(rewrite);
+    }
+    sent.unwrap_or(Verdict::UNDECIDED)
+}
+
+#[inline(always)]
+fn first<H: Segments>(frame: &Frame<'_>, rewrite: &Rewrite) -> Option<Verdict> {
+    rewrite.send::<H>(frame, segment::whole::<H>(frame)?.segment.tcp.sum)
+}
+
+/// Remembers what answers to the first segment of a flow will become, where it is known: they come from where that went, and go
+/// where others that looked alike went. Returns a number because the verifier wants a function to.
+#[inline(never)]
+fn expect(asks: &Rewrite) -> u32 {
+    let from = asks.hop.ifindex;
+    let hop = route_cache::rewritten(from, Proto::TCP.0, asks.dst, asks.src, asks.since);
+    let ports = asks.to_ports.rotate_left(16);
+    let place = place(segment::mixed(&asks.to_dst, &asks.to_src), ports);
+    let is_other = place != self::place(segment::mixed(&asks.src, &asks.dst), asks.ports);
+    if let Some(hop) = hop
+        && is_other
+        && let Some(answers) = at(place)
+        && !answers.keeps_place(asks.since)
+    {
+        (answers.src, answers.dst, answers.ports) = (asks.to_dst, asks.to_src, ports);
+        (answers.to_src, answers.to_dst, answers.to_ports) = (asks.dst, asks.src, asks.ports.rotate_left(16));
+        answers.sum(!asks.addresses_sum, !asks.ports_sum);
+        (answers.from, answers.sender) = (from | segment::family(&asks.src), Sender::at_end_of(&asks.hop));
+        (answers.hop, answers.mtu, answers.since) = (hop, asks.mtu, asks.since);
+        answers.flow = FlowRef::new(asks.flow.turn, asks.flow.slot(), Flow::REPLY);
+        (answers.flags, answers.is_used) = (!Tcp::TELLING, 0);
+    }
+    0
+}
+
+/// Remembers what a segment becomes. Another flow that goes on keeps the place.
+#[inline(always)]
+fn remember(frame: &Frame<'_>, transport: &Transport, network: &Network) -> Option<&'static Rewrite> {
     let now = transport.moment;
     let (key, to) = (&transport.key, &transport.to);
-    let is_whole = transport.quoted == 0 && !transport.is_headless;
+    let is_whole = transport.quoted == 0 && !transport.is_headless && !transport.is_awaited;
     if key.proto != Proto::TCP
         || !is_whole
         || transport.is_direct
         || network.flags & NetworkFlags::FORWARD == 0
     {
-        return 0;
+        return None;
+    }
+    let addresses_sum = folded(changed(key, to));
+    // `correct_sum` could not tell a sum that is begun from one that is complete.
+    if matches!(addresses_sum, 0 | 0xffff) {
+        return None;
     }
     let ports = tcp::ports(key.src_port, key.dst_port);
-    let Some(rewrite) = place(segment::mixed(&key.src, &key.dst), ports) else { return 0 };
+    let rewrite = at(place(segment::mixed(&key.src, &key.dst), ports))?;
     if rewrite.keeps_place(now) {
-        return 0;
+        return None;
     }
-    let Some(macs) = frame.at::<[Mac; 2]>(0) else { return 0 };
-    // SAFETY: `at` has checked the bounds.
-    rewrite.sender = unsafe { (*macs)[1] };
+    rewrite.sender = frame.sender()?;
     (rewrite.src, rewrite.dst, rewrite.ports) = (key.src, key.dst, ports);
     (rewrite.to_src, rewrite.to_dst) = (to.src, to.dst);
     rewrite.to_ports = tcp::ports(to.src_port, to.dst_port);
-    rewrite.addresses_sum = changed(&key.src, &to.src) + changed(&key.dst, &to.dst);
-    rewrite.ports_sum = if rewrite.to_ports == ports { 0 } else { halves(!ports) + halves(rewrite.to_ports) };
-    (rewrite.hop, rewrite.mtu, rewrite.ifindex) = (transport.hop, network.mtu, frame.ifindex());
+    rewrite.sum(addresses_sum, folded(halves(!ports) + halves(rewrite.to_ports)));
+    (rewrite.hop, rewrite.mtu) = (transport.hop, network.mtu);
+    rewrite.from = frame.ifindex() | segment::family(&key.src);
     (rewrite.flow, rewrite.since) = (transport.flow, now);
-    (rewrite.state, rewrite.is_used) = (transport.state, 0);
-    0
+    let told = if transport.state & FlowState::ACK == 0 { 0 } else { Tcp::ACK };
+    (rewrite.flags, rewrite.is_used) = (!Tcp::TELLING | told, 0);
+    Some(rewrite)
 }
 
 impl Rewrite {
-    /// Whether it is of this moment, and its flow is still there.
+    /// Sets what is added to checksums.
     #[inline(always)]
-    fn is_valid(&self, now: u32) -> bool {
-        self.since == now && Place::of(&self.flow).is_some_and(|place| place.is_of(&self.flow))
+    fn sum(&mut self, addresses: u16, ports: u16) {
+        (self.addresses_sum, self.ports_sum, self.header_sum) = (addresses, ports, added(addresses, HOP));
     }
 
-    /// The same, and segments come. Who asks twice gets the place when none has come meanwhile.
+    /// Whether their flow is still there.
+    #[inline(always)]
+    fn has_flow(&self) -> bool {
+        Place::of(&self.flow).is_some_and(|place| place.is_of(&self.flow))
+    }
+
+    /// Sends a segment that belongs to no flow on as it is, unless one may have been made. What begins a connection asks.
+    #[inline(always)]
+    fn pass<H: Header>(&self, frame: &Frame<'_>, flags: u8) -> Option<Verdict> {
+        let made = flow::made_between(segment::mixed(&self.src, &self.dst));
+        if flags & Tcp::SYN != 0 || made != self.flow.turn {
+            return None;
+        }
+        H::decrement_hops(frame)?;
+        forward::redirect(frame, &self.hop, false)
+    }
+
+    /// Whether they belong to no flow, and go on as they are.
+    #[inline(always)]
+    fn is_alone(&self) -> bool {
+        self.flow.place == NO_FLOW
+    }
+
+    /// The same in this moment, and segments come. Who asks twice gets the place when none has come meanwhile.
     #[inline(always)]
     fn keeps_place(&mut self, now: u32) -> bool {
-        let is_over = self.state & (FlowState::FIN | FlowState::RST) != 0;
-        let keeps = self.is_used != 0 && !is_over && self.is_valid(now);
+        let keeps = self.is_used != 0 && self.since == now && self.has_flow() && !self.is_over();
         self.is_used = 0;
         keeps
     }
 
+    /// Whether these flags of a segment say that a server takes the connection, and the flow is not one that is over.
+    #[inline(always)]
+    fn accepts(&self, flags: u8) -> bool {
+        let is_answer = self.flow.direction() == Flow::REPLY;
+        is_answer && flags & Tcp::TELLING == Tcp::SYN | Tcp::ACK && !self.is_over()
+    }
+
+    /// Whether the flow is one that is over.
+    #[inline(always)]
+    fn is_over(&self) -> bool {
+        Place::of(&self.flow).is_none_or(|place| place.flow().is_closed())
+    }
+
     /// Lets the flow know what is seen. Returns a number because the verifier wants a function to.
     #[inline(never)]
-    fn note(&mut self, state: u16) -> u32 {
+    fn note(&mut self, flags: u8) -> u32 {
         if let Some(place) = Place::of(&self.flow) {
-            place.note(state);
+            place.note(Tcp::state(flags));
         }
-        self.state |= state;
+        // What may begin a connection is looked at each time.
+        self.flags |= flags & !Tcp::SYN;
         0
     }
 
-    /// Corrects the transport checksum.
+    /// Rewrites a segment and sends it on.
     #[inline(always)]
-    fn correct_sum(&self, frame: &Frame<'_>, transport: usize) {
-        let sum = Checksum::at(transport + Tcp::SUM, true, false);
-        frame.sums_changed(sum, self.addresses_sum, self.ports_sum);
+    fn send<H: Segments>(&self, frame: &Frame<'_>, sum: u16) -> Option<Verdict> {
+        *H::rewrite(frame, self, sum)?.macs = self.hop.macs;
+        Some(forward::leave(frame, &self.hop, true))
+    }
+
+    /// Corrects the checksum of a segment, which is given then. A sum that some device is to complete has yet only the addresses
+    /// in it, and the kernel alone knows whether it is one: it adds to such a sum what it takes from a complete one
+    /// (net/core/utils.c, `inet_proto_csum_replace_by_diff`). So it is asked for the addresses, and the ports follow by the same.
+    #[inline(always)]
+    fn correct_sum<'a, H: Segments>(&self, frame: &'a Frame<'_>, sum: u16) -> Option<Whole<'a, H>> {
+        let at = L3 + size_of::<H>() + Tcp::SUM;
+        frame.addresses_changed(Checksum::at(at, true, false), self.addresses_sum);
+        let whole = segment::whole::<H>(frame)?;
+        let tcp = &mut whole.segment.tcp;
+        if tcp.sum != added(sum, self.addresses_sum) {
+            tcp.sum = !added(!tcp.sum, self.ports_sum);
+        }
+        Some(whole)
     }
 }
 
-/// What is added to a checksum that covers an address which becomes another one. A function of its own because it needs more
-/// registers than there are beside its caller's.
+/// What is added to a checksum that covers the addresses. A function of its own because it needs more registers than there are
+/// beside its caller's.
 #[inline(never)]
-fn changed(old: &Addr, new: &Addr) -> u32 {
-    let (old, new) = (old.words(), new.words());
-    let mut sum = 0;
-    for word in 0..4 {
-        sum += halves(!old[word]) + halves(new[word]);
+fn changed(old: &FlowKey, new: &FlowKey) -> u32 {
+    of_change(&old.src, &new.src) + of_change(&old.dst, &new.dst)
+}
+
+/// The same of one address; of IPv4 only of what is on the wire.
+#[inline(always)]
+fn of_change(old: &Addr, new: &Addr) -> u32 {
+    if old.same(*new) {
+        return 0;
     }
-    sum
+    let (before, after) = (old.words(), new.words());
+    let sum = |word: usize| halves(!before[word]) + halves(after[word]);
+    if old.is_v4() { sum(3) } else { sum(0) + sum(1) + sum(2) + sum(3) }
 }

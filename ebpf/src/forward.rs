@@ -50,7 +50,7 @@ pub(crate) fn to_pod(
     let Some(macs) = frame.at::<[u32; 3]>(0) else { return Verdict::STACK };
     // SAFETY: `at` has checked the bounds.
     unsafe { *macs = pod.hop().macs };
-    frame.forget_origin();
+    frame.forget_origin(false);
     count(Outcome::Forwarded as u32);
     // SAFETY: the helper takes plain values.
     Verdict::redirect(unsafe { bpf_redirect_peer(pod.ifindex(), 0) })
@@ -74,8 +74,7 @@ pub(crate) fn to_node(frame: &Frame<'_>, packet: &Packet, network: &Network, ran
         return Verdict::STACK;
     }
     packet.decrement_ttl(frame);
-    frame.forget_origin();
-    frame.mark_done();
+    frame.forget_origin(true);
     count(Outcome::Forwarded as u32);
     neighbour(range.via, range.ifindex)
 }
@@ -125,8 +124,7 @@ pub(crate) fn direct(frame: &Frame<'_>, packet: &Packet, transport: &Transport) 
         flow::set_hop(&transport.flow, &hop, transport.moment);
     }
     packet.decrement_ttl(frame);
-    frame.forget_origin();
-    frame.mark_done();
+    frame.forget_origin(true);
     count(Outcome::Forwarded as u32);
     neighbour(range.via, range.ifindex)
 }
@@ -166,17 +164,21 @@ pub(crate) fn redirect(frame: &Frame<'_>, hop: &Hop, done: bool) -> Option<Verdi
     let macs = frame.at::<[u32; 3]>(0)?;
     // SAFETY: `at` has checked the bounds.
     unsafe { *macs = hop.macs }
-    frame.forget_origin();
+    Some(leave(frame, hop, done))
+}
+
+/// The same of one that has the addresses of the hop.
+#[inline(always)]
+pub(crate) fn leave(frame: &Frame<'_>, hop: &Hop, done: bool) -> Verdict {
     count(Outcome::Forwarded as u32);
     if hop.flags & Hop::POD != 0 {
+        frame.forget_mark();
         // SAFETY: the helper takes plain values.
-        return Some(Verdict::redirect(unsafe { bpf_redirect_peer(hop.ifindex, 0) }));
+        return Verdict::redirect(unsafe { bpf_redirect_peer(hop.ifindex, 0) });
     }
-    if done {
-        frame.mark_done();
-    }
+    frame.forget_origin(done);
     // SAFETY: as above.
-    Some(Verdict::redirect(unsafe { bpf_redirect(hop.ifindex, 0) }))
+    Verdict::redirect(unsafe { bpf_redirect(hop.ifindex, 0) })
 }
 
 /// Whether the kernel's routes say that nobody has the address.
@@ -208,7 +210,7 @@ pub(crate) fn by_route(
     }
     let Some(next) = route(frame, packet.proto, src, dst) else { return Verdict::UNDECIDED };
     packet.decrement_ttl(frame);
-    frame.forget_origin();
+    frame.forget_origin(false);
     if let Some(transport) = transport
         && next.hop.is_addressed()
     {

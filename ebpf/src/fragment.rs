@@ -82,7 +82,8 @@ impl Fragment {
     /// What an IPv4 header says.
     #[inline(always)]
     pub(crate) fn v4(frame: &Frame<'_>) -> Option<Self> {
-        let [id, place]: [u16; 2] = frame.load(L3 + 4)?;
+        // SAFETY: `at` has checked the bounds: what was parsed is in linear memory.
+        let [id, place] = unsafe { frame.at::<[u16; 2]>(L3 + 4)?.read() };
         let place = u16::from_be(place);
         Some(Self { part: part(place & 0x1fff, place & 0x2000), id: u32::from(id) })
     }

@@ -15,7 +15,7 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use portolan_abi::Addr;
+use portolan_abi::{Addr, Hop};
 
 use crate::sum::folded;
 
@@ -27,6 +27,30 @@ pub(crate) const L3: usize = 14;
 /// The mark between a redirect and the program of the uplink. None comes from elsewhere: the kernel clears marks between
 /// network namespaces, and there is none on the wire.
 const DONE: u32 = u32::from_be_bytes(*b"done");
+
+/// The source of an Ethernet header, in words, which programs compare faster than bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Sender {
+    /// Its first two bytes.
+    first: u32,
+    rest: u32,
+}
+
+impl Sender {
+    /// Who has sent a frame with these addresses.
+    #[inline(always)]
+    pub(crate) fn of([_, first, rest]: &[u32; 3]) -> Self {
+        Self { first: first >> 16, rest: *rest }
+    }
+
+    /// Whoever answers to what goes this way.
+    #[inline(always)]
+    pub(crate) fn at_end_of(hop: &Hop) -> Self {
+        let [first, rest, _] = hop.macs;
+        Self { first: first & 0xffff, rest: (first >> 16) | (rest << 16) }
+    }
+}
 
 /// Where a transport header has its checksum, and how that is computed, in one register: bytes from the beginning of the
 /// frame, and flags. 0: there is none.
@@ -76,7 +100,13 @@ pub(crate) trait Headers {
     fn end_of_packet(&self, len: usize) -> Option<usize>;
 
     /// A part of the frame, if the frame is that long and the part is in its linear memory.
-    fn at<T>(&self, offset: usize) -> Option<*mut T>;
+    fn part(&self, offset: usize, len: usize) -> Option<*mut u8>;
+
+    /// The same as what it is.
+    #[inline(always)]
+    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        self.part(offset, size_of::<T>()).map(|part| part.cast())
+    }
 
     /// Brings the first bytes into linear memory: some drivers leave headers in fragments.
     fn pull(&self, len: usize);
@@ -129,6 +159,13 @@ impl<'a> Frame<'a> {
         unsafe { (&raw const (*self.skb()).data_end).read_volatile() as usize }
     }
 
+    /// The source of its Ethernet header.
+    #[inline(always)]
+    pub(crate) fn sender(&self) -> Option<Sender> {
+        // SAFETY: `at` has checked the bounds.
+        self.at::<[u32; 3]>(0).map(|macs| Sender::of(unsafe { &*macs }))
+    }
+
     /// The interface that it came in by; 0: this node sends it itself.
     #[inline(always)]
     pub(crate) fn ingress_ifindex(&self) -> u32 {
@@ -159,11 +196,23 @@ impl<'a> Frame<'a> {
         if segment == 0 { len <= mtu + L3 as u32 } else { segment + headers <= mtu }
     }
 
+    /// The same, and all of a packet is there that says to have `packet` bytes, among them `headers`. One that is to be cut into
+    /// segments may be longer than its header can say, and then says 0.
+    #[inline(always)]
+    pub(crate) fn holds(&self, packet: u32, headers: u32, mtu: u32) -> bool {
+        // SAFETY: as in `ifindex`.
+        let (len, segment) = unsafe { ((*self.skb()).len, (*self.skb()).gso_size) };
+        let is_whole = packet >= headers && packet + L3 as u32 <= len;
+        if segment == 0 {
+            return is_whole && len <= mtu + L3 as u32;
+        }
+        (is_whole || packet == 0) && segment + headers <= mtu
+    }
+
     /// Tells the program of the uplink that nothing is left to be done.
     #[inline(always)]
     pub(crate) fn mark_done(&self) {
-        // SAFETY: as in `forget_origin`.
-        unsafe { (&raw mut (*self.skb()).mark).write_volatile(DONE) }
+        self.set_mark(DONE);
     }
 
     /// Whether nothing is left to be done; takes the mark away.
@@ -172,21 +221,30 @@ impl<'a> Frame<'a> {
         // SAFETY: as in `ifindex`.
         let done = unsafe { (*self.skb()).mark } == DONE;
         if done {
-            // SAFETY: as in `forget_origin`.
-            unsafe { (&raw mut (*self.skb()).mark).write_volatile(0) }
+            self.set_mark(0);
         }
         done
     }
 
     /// Forgets what another namespace wrote beside the packet: its mark, and the queue of its own device, which would
-    /// make the next device send everything on one queue.
+    /// make the next device send everything on one queue. `done`: see [`mark_done`](Self::mark_done).
     #[inline(always)]
-    pub(crate) fn forget_origin(&self) {
-        // SAFETY: as in `ifindex`; both fields may be written by this type of program.
-        unsafe {
-            (&raw mut (*self.skb()).mark).write_volatile(0);
-            (&raw mut (*self.skb()).queue_mapping).write_volatile(0);
-        }
+    pub(crate) fn forget_origin(&self, done: bool) {
+        self.set_mark(if done { DONE } else { 0 });
+        // SAFETY: as in `ifindex`; this type of program may write the field.
+        unsafe { (&raw mut (*self.skb()).queue_mapping).write_volatile(0) }
+    }
+
+    /// The same of what goes into a namespace at once, without being sent by a device.
+    #[inline(always)]
+    pub(crate) fn forget_mark(&self) {
+        self.set_mark(0);
+    }
+
+    #[inline(always)]
+    fn set_mark(&self, mark: u32) {
+        // SAFETY: as in `forget_origin`.
+        unsafe { (&raw mut (*self.skb()).mark).write_volatile(mark) }
     }
 
     /// Bytes of the whole frame.
@@ -243,16 +301,12 @@ impl<'a> Frame<'a> {
         let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), 0, diff as u64, sum.flags() | flags) };
     }
 
-    /// Corrects a transport checksum by what changed addresses and changed ports add to it.
+    /// Corrects a transport checksum by what changed addresses add to it.
     #[inline(always)]
-    pub(crate) fn sums_changed(&self, sum: Checksum, addresses: u32, ports: u32) {
+    pub(crate) fn addresses_changed(&self, sum: Checksum, addresses: u16) {
         let flags = u64::from(BPF_F_PSEUDO_HDR);
         // SAFETY: as in `sixteen_changed`.
         let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), 0, u64::from(addresses), flags) };
-        if ports != 0 {
-            // SAFETY: as above.
-            let _ = unsafe { bpf_l4_csum_replace(self.skb(), sum.offset(), 0, u64::from(ports), 0) };
-        }
     }
 
     /// The checksum of a header with what is added to it.
@@ -323,9 +377,9 @@ impl Headers for Frame<'_> {
     }
 
     #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+    fn part(&self, offset: usize, len: usize) -> Option<*mut u8> {
         let start = self.ctx.data() + offset;
-        if start + size_of::<T>() > self.end() { None } else { Some(start as *mut T) }
+        if start + len > self.end() { None } else { Some(start as *mut u8) }
     }
 
     #[inline(always)]

@@ -116,7 +116,7 @@ pub(crate) fn backend(
     if !forward::is_unreachable(frame, packet, &transport.to.dst) {
         return Verdict::UNDECIDED;
     }
-    flow::end(&transport.flow);
+    flow::end(transport.flow.turn, transport.flow.place);
     let is_connection = transport.key.proto.has_handshake() && !transport.is_first;
     if network.flags & NetworkFlags::RESET == 0 || !is_connection {
         return Verdict::UNDECIDED;

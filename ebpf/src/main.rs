@@ -106,7 +106,17 @@ fn getpeername6(ctx: SockAddrContext) -> i32 {
 /// What a pod sends, on the host side of its veth.
 #[classifier]
 fn from_pod(ctx: TcContext) -> i32 {
-    let frame = Frame::new(&ctx);
+    match fast_path::follow(&Frame::new(&ctx), true, true) {
+        Verdict::UNDECIDED => sent(&ctx),
+        verdict => verdict.passed(),
+    }
+}
+
+/// All of which nothing is remembered. A function of its own, as the next ones are: what goes by in a few loads and compares is
+/// spared what this needs of registers and of the stack.
+#[inline(never)]
+fn sent(ctx: &TcContext) -> i32 {
+    let frame = Frame::new(ctx);
     pod::sent(&frame).action(&frame)
 }
 
@@ -120,10 +130,13 @@ fn to_pod(ctx: TcContext) -> i32 {
 /// What arrives at an uplink.
 #[classifier]
 fn from_uplink(ctx: TcContext) -> i32 {
-    if uplink::is_the_nodes_own(&Frame::new(&ctx)) { Verdict::STACK.passed() } else { arrived(&ctx) }
+    match uplink::receives(&Frame::new(&ctx)) {
+        Verdict::UNDECIDED => arrived(&ctx),
+        verdict => verdict.passed(),
+    }
 }
 
-/// All but what is the node's own, which is spared what the rest needs of registers and of the stack.
+/// All of which nothing is remembered, and which is not for a socket of the node.
 #[inline(never)]
 fn arrived(ctx: &TcContext) -> i32 {
     let frame = Frame::new(ctx);
@@ -133,8 +146,17 @@ fn arrived(ctx: &TcContext) -> i32 {
 /// What leaves by an uplink.
 #[classifier]
 fn to_uplink(ctx: TcContext) -> i32 {
-    let frame = Frame::new(&ctx);
-    uplink::sends(&frame).action(&frame)
+    match uplink::sends(&Frame::new(&ctx)) {
+        Verdict::UNDECIDED => leaves(&ctx),
+        verdict => verdict.passed(),
+    }
+}
+
+/// What is left to be done for, or may be.
+#[inline(never)]
+fn leaves(ctx: &TcContext) -> i32 {
+    let frame = Frame::new(ctx);
+    uplink::sent(&frame).action(&frame)
 }
 
 /// What arrives at an uplink, before the kernel has made a packet of it.

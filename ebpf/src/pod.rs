@@ -1,50 +1,32 @@
 //! What pods send and receive, on the host side of their veths.
 
-use portolan_abi::{Addr, ClusterCidr, Network, NodeAddrFlags, Outcome};
+use portolan_abi::{Addr, ClusterCidr, FlowFlags, Hop, Network, NodeAddrFlags, Outcome};
 
 use crate::frame::{Frame, Headers as _, L3};
 use crate::network::{self, Pod};
 use crate::packet::{self, Packet};
-use crate::route_cache::{self, Route};
+use crate::route_cache;
 use crate::translate::{self, Client, Sender};
 use crate::verdict::Verdict;
-use crate::{fast_path, forward, gone, refuse, transport, uplink};
+use crate::{flow, flow_cache, forward, gone, refuse, segment, transport, uplink};
 
 const ETH_ARP: u16 = 0x0806_u16.to_be();
 /// Where an ARP message has the address of its sender (RFC 826).
 const ARP_SENDER: usize = 14;
 
-/// A pod has sent it. The order of the questions: is it remembered where it goes; is it the pod's own; is it for a pod,
+/// A pod has sent it, and it is not remembered where that goes. The order of the questions: is it the pod's own; is it for a pod,
 /// which is most of it and costs one more lookup; is it for a Service; does it leave the cluster.
 #[inline(always)]
 pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
-    let verdict = fast_path::follow(frame, true);
-    if verdict != Verdict::UNDECIDED {
-        return verdict;
-    }
     let Some(network) = network::get() else { return Verdict::STACK };
     let Some(packet) = packet::parse(frame) else { return not_ip(frame) };
-    let now = route_cache::now();
     if frame.has_vlan_tag() {
         return Verdict::drop(Outcome::BadFrame);
     }
-    let mut moves = false;
-    let route = match route_cache::outside(frame, &packet) {
-        Some(route) => {
-            moves = gone::moves(frame, &packet);
-            Some(route)
-        }
-        None => match inside(frame, &packet, network, now) {
-            Verdict::KNOWN => None,
-            Verdict::MOVES => {
-                moves = true;
-                route_cache::once(0)
-            }
-            Verdict::UNDECIDED => find_outside(frame, &packet, now),
-            verdict => return refuse::refuse(frame, &packet, verdict),
-        },
-    };
-    let mut verdict = route.map_or(Verdict::KNOWN, |route| elsewhere(frame, &packet, network, route, moves));
+    let mut verdict = inside(frame, &packet, network);
+    if matches!(verdict, Verdict::UNDECIDED | Verdict::MOVES) {
+        verdict = elsewhere(frame, &packet, network, verdict == Verdict::MOVES);
+    }
     if verdict == Verdict::KNOWN {
         let Some(transport) = transport::get() else { return Verdict::STACK };
         verdict = translate::deliver(frame, &packet, transport, network);
@@ -55,7 +37,11 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
 /// Whether the source is the pod's own, and where it goes when that is a pod, or that its flow is known, or that it moves on
 /// from a backend; undecided: it is for no pod.
 #[inline(never)]
-fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) -> Verdict {
+fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
+    let now = route_cache::now();
+    if route_cache::outside(frame, packet) {
+        return if gone::moves(frame, packet) { Verdict::MOVES } else { Verdict::UNDECIDED };
+    }
     let Some(source) = Pod::at(&packet.src).filter(|pod| pod.ifindex() == frame.ifindex()) else {
         return stranger(frame, packet);
     };
@@ -63,6 +49,7 @@ fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) -> Ve
         return Verdict::drop(Outcome::SpoofedSource);
     }
     if gone::moves(frame, packet) {
+        route_cache::find(0, &Hop::NONE);
         return Verdict::MOVES;
     }
     let target = if network.is_pod(packet.dst) {
@@ -71,6 +58,7 @@ fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network, now: u32) -> Ve
     } else if let Some(range) = network::inside(&packet.dst).filter(|range| !range.via.is_any()) {
         Target::Node(range)
     } else {
+        find_outside(frame, packet, now);
         return Verdict::UNDECIDED;
     };
     if source.is_translated() || target.is_translated() {
@@ -105,10 +93,11 @@ impl Target {
     }
 }
 
-/// What there is to know of a destination that is no pod of the cluster, which is remembered then. This packet itself goes the
-/// long way, by which the kernel keeps its entry for the neighbour in use.
+/// Finds what there is to know of a destination that is no pod of the cluster, which is remembered then. This packet itself goes
+/// the long way, by which the kernel keeps its entry for the neighbour in use. Returns a number because the verifier wants a
+/// function to.
 #[inline(never)]
-fn find_outside(frame: &Frame<'_>, packet: &Packet, now: u32) -> Option<&'static Route> {
+fn find_outside(frame: &Frame<'_>, packet: &Packet, now: u32) -> u32 {
     let flags = network::node_addr(&packet.dst).unwrap_or(0);
     if let Some(place) = route_cache::place(packet, now) {
         let is_at_home = flags & NodeAddrFlags::OWN != 0;
@@ -119,7 +108,8 @@ fn find_outside(frame: &Frame<'_>, packet: &Packet, now: u32) -> Option<&'static
             place.fill_outside(frame, packet, flags, now);
         }
     }
-    route_cache::once(flags)
+    route_cache::find(flags, &Hop::NONE);
+    0
 }
 
 /// Neither IPv4 nor IPv6, or not even that. Of ARP, the host remembers the sender: it has to be the pod itself, or nobody,
@@ -158,8 +148,9 @@ fn known(frame: &Frame<'_>, packet: &Packet) -> bool {
 }
 
 /// Not to a pod, or `moves`: to one that does not serve any more. Known when its flow is there now.
-#[inline(always)]
-fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, route: &Route, moves: bool) -> Verdict {
+#[inline(never)]
+fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, moves: bool) -> Verdict {
+    let Some(route) = route_cache::found() else { return Verdict::STACK };
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::drop(Outcome::Malformed) };
     if transport.is_router_message(frame) {
         return Verdict::drop(Outcome::RouterMessage);
@@ -176,11 +167,13 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, route: &Rout
     if packet.ttl <= 1 && !is_at_home {
         return Verdict::STACK;
     }
+    let made = flow::made_between(segment::mixed(&packet.src, &packet.dst));
     if translate::known(transport) {
         return Verdict::KNOWN;
     }
     // An error begins nothing, whoever it goes to.
     let client = Client { sender: Sender::Pod, has_node_ports, is_at_home };
+    transport.ends = (!moves).then_some(if is_at_home { FlowFlags::DST_IS_NODE } else { 0 });
     let asked = if transport.quoted == 0 { translate::to_service(transport, client) } else { Verdict::STACK };
     match asked {
         Verdict::UNDECIDED => {
@@ -194,6 +187,9 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, route: &Rout
         }
         // Out of the cluster, where the program of the uplink masquerades, or to another node.
         Verdict::STACK if !is_at_home && packet.is_routable() => {
+            if !moves {
+                flow_cache::leave_alone(frame, transport, &route.hop, made);
+            }
             forward::outside(frame, packet, network, &route.hop)
         }
         verdict => verdict,

@@ -11,15 +11,15 @@ use aya_ebpf::maps::{Array, PerCpuArray};
 use portolan_abi::{Addr, Hop, Network, NetworkFlags};
 
 use crate::atomic::fetch_add;
-use crate::frame::{Frame, Headers as _};
+use crate::frame::{Frame, Headers as _, Sender};
 use crate::packet::Packet;
 use crate::segment::{self, Header};
 use crate::verdict::Verdict;
-use crate::{fast_path, forward, transport};
+use crate::{forward, transport};
 
 /// log2 of the routes that each CPU remembers.
 const BITS: u32 = 10;
-/// Behind them: the place of [`once`].
+/// Behind them: the place of [`found`].
 const SPARE: u32 = 1 << BITS;
 /// log2 of the jiffies that a route is remembered for: a quarter of a second where there are 1000 in one, 2.6 seconds
 /// where there are 100.
@@ -33,10 +33,10 @@ pub(crate) struct Route {
     dst: Addr,
     /// When it was found out: see [`now`].
     since: u32,
-    /// The interface by which the packets come.
-    ifindex: u32,
+    /// The interface by which the packets come, and their [`family`](segment::family).
+    from: u32,
     /// The source of the Ethernet header that they come with, where that is checked.
-    sender: Mac,
+    sender: Sender,
     pub(crate) hop: Hop,
     /// Most bytes of an IP packet.
     mtu: u32,
@@ -58,26 +58,33 @@ enum Kind {
     Rewritten,
 }
 
-/// In halfwords, which programs compare faster than bytes.
-pub(crate) type Mac = [u16; 3];
-
 #[map]
 static ROUTE_CACHE: PerCpuArray<Route> = PerCpuArray::with_max_entries(SPARE + 1, 0);
 
-/// How often everything that is remembered was forgotten at once.
+/// How often all that goes as it is was forgotten at once.
 #[map]
 static ROUTE_GENERATION: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The moment: the time, and how often everything was forgotten before. Both only grow, so that the sum is the same only while
-/// neither has changed.
+/// The moment, for what depends on routes and neighbours alone.
 #[inline(always)]
-pub(crate) fn now() -> u32 {
+pub(crate) fn moment() -> u32 {
     // SAFETY: the helper takes nothing.
-    let tick = unsafe { bpf_jiffies64() } >> TICK_SHIFT;
-    (tick + ROUTE_GENERATION.get(0).copied().unwrap_or(0)) as u32
+    (unsafe { bpf_jiffies64() } >> TICK_SHIFT) as u32
 }
 
-/// Forgets everything, on all CPUs: what decided was not the addresses alone.
+/// The same of what goes as it is because nothing translates it: the time, and how often all of that was forgotten before. Both
+/// only grow, so that the sum is the same only while neither has changed.
+#[inline(always)]
+pub(crate) fn now() -> u32 {
+    at_generation(moment())
+}
+
+#[inline(always)]
+fn at_generation(moment: u32) -> u32 {
+    moment.wrapping_add(ROUTE_GENERATION.get(0).copied().unwrap_or(0) as u32)
+}
+
+/// Forgets where packets go as they are, on all CPUs: what decided was not the addresses alone.
 #[inline(always)]
 pub(crate) fn forget() {
     if let Some(generation) = ROUTE_GENERATION.get_ptr_mut(0) {
@@ -95,13 +102,20 @@ fn at(mixed: u32) -> Option<&'static mut Route> {
 /// Sends a segment where the last one between its addresses went; `None` when there was none lately, or when this one is not like
 /// it.
 #[inline(always)]
-pub(crate) fn follow<H: Header>(frame: &Frame<'_>, ip: &H, checks_sender: bool, now: u32) -> Option<Verdict> {
-    let route = at(ip.mixed())?;
-    if !ip.is_between(&route.src, &route.dst) || route.ifindex != frame.ifindex() || route.since != now {
+pub(crate) fn follow<H: Header>(
+    frame: &Frame<'_>,
+    ip: &H,
+    mixed: u32,
+    sender: Option<Sender>,
+    moment: u32,
+) -> Option<Verdict> {
+    let route = at(mixed)?;
+    let is_of = ip.has(&route.src, &route.dst) && route.from == frame.ifindex() | H::FAMILY;
+    if !is_of || route.since != at_generation(moment) {
         return None;
     }
     let headers = size_of::<H>() as u32 + Frame::TCP;
-    if !fast_path::is_alike(frame, headers, route.mtu, checks_sender.then_some(route.sender)) {
+    if !frame.fits(headers, route.mtu) || sender.is_some_and(|sender| sender != route.sender) {
         return None;
     }
     // From here on there is no other way: the verifier wants to see that what was found before is not looked at again.
@@ -109,19 +123,24 @@ pub(crate) fn follow<H: Header>(frame: &Frame<'_>, ip: &H, checks_sender: bool, 
     Some(sent.unwrap_or(Verdict::STACK))
 }
 
-/// What is remembered of a packet that does not go to a pod of the cluster: its source is its sender's own. `None`: nothing.
+/// Whether it is remembered where a packet goes that is for no pod of the cluster: then that is [`found`], and its source is its
+/// sender's own.
 #[inline(always)]
-pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> Option<&'static Route> {
-    let route = at(segment::mixed(&packet.src, &packet.dst))?;
-    let is_of = route.kind == Kind::ToOutside && route.is_of(frame, packet.src, packet.dst);
-    (is_of && route.since == now() && fast_path::is_from(frame, route.sender)).then_some(route)
+pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> bool {
+    let Some(route) = at(segment::mixed(&packet.src, &packet.dst)) else { return false };
+    let is_of = route.kind == Kind::ToOutside && route.is_of(frame.ifindex(), packet.src, packet.dst);
+    let is_known = is_of && route.since == now() && frame.sender() == Some(route.sender);
+    if is_known {
+        find(route.flags, &route.hop);
+    }
+    is_known
 }
 
-/// Where packets went last that were rewritten to these addresses.
+/// Where packets went last that came by this interface and were rewritten to these addresses.
 #[inline(always)]
-pub(crate) fn rewritten(frame: &Frame<'_>, proto: u8, src: Addr, dst: Addr, now: u32) -> Option<Hop> {
+pub(crate) fn rewritten(ifindex: u32, proto: u8, src: Addr, dst: Addr, now: u32) -> Option<Hop> {
     let route = at(segment::mixed(&src, &dst))?;
-    let is_of = route.kind == Kind::Rewritten && route.is_of(frame, src, dst);
+    let is_of = route.kind == Kind::Rewritten && route.is_of(ifindex, src, dst);
     (is_of && route.flags == u32::from(proto) && route.since == now).then_some(route.hop)
 }
 
@@ -131,7 +150,8 @@ pub(crate) fn remember_rewritten(frame: &Frame<'_>, proto: u8, src: &Addr, dst: 
     let Some(now) = transport::get().map(|transport| transport.moment) else { return 0 };
     let Some(route) = at(segment::mixed(src, dst)) else { return 0 };
     if route.since != now {
-        (route.src, route.dst, route.since, route.ifindex) = (*src, *dst, now, frame.ifindex());
+        (route.src, route.dst, route.since) = (*src, *dst, now);
+        route.from = frame.ifindex() | segment::family(src);
         (route.hop, route.mtu, route.kind, route.flags) = (*hop, 0, Kind::Rewritten, u32::from(proto));
     }
     0
@@ -149,13 +169,20 @@ pub(crate) fn place(packet: &Packet, now: u32) -> Option<&'static mut Route> {
     Some(route)
 }
 
-/// A route to no pod for one packet, whose way is not known.
+/// Sets the route to no pod that one packet takes. It is in memory of this CPU, because the stack of who asks is nearly full.
 #[inline(always)]
-pub(crate) fn once(flags: u32) -> Option<&'static Route> {
+pub(crate) fn find(flags: u32, hop: &Hop) {
     // SAFETY: see [`Route`].
-    let route = unsafe { &mut *ROUTE_CACHE.get_ptr_mut(SPARE)? };
-    (route.flags, route.hop) = (flags, Hop::NONE);
-    Some(route)
+    if let Some(route) = ROUTE_CACHE.get_ptr_mut(SPARE).map(|route| unsafe { &mut *route }) {
+        (route.flags, route.hop) = (flags, *hop);
+    }
+}
+
+/// The same route.
+#[inline(always)]
+pub(crate) fn found() -> Option<&'static Route> {
+    // SAFETY: see [`Route`].
+    ROUTE_CACHE.get_ptr(SPARE).map(|route| unsafe { &*route })
 }
 
 impl Route {
@@ -180,15 +207,14 @@ impl Route {
 
     #[inline(always)]
     fn name(&mut self, frame: &Frame<'_>, packet: &Packet, now: u32) {
-        let Some(macs) = frame.at::<[Mac; 2]>(0) else { return };
+        let Some(sender) = frame.sender() else { return };
         (self.src, self.dst, self.since) = (packet.src, packet.dst, now);
-        // SAFETY: `at` has checked the bounds.
-        (self.ifindex, self.sender) = (frame.ifindex(), unsafe { (*macs)[1] });
+        (self.from, self.sender) = (frame.ifindex() | segment::family(&packet.src), sender);
     }
 
-    /// Whether it is of packets between these addresses that come by the frame's interface.
+    /// Whether it is of packets between these addresses that come by this interface.
     #[inline(always)]
-    fn is_of(&self, frame: &Frame<'_>, src: Addr, dst: Addr) -> bool {
-        self.src.same(src) && self.dst.same(dst) && self.ifindex == frame.ifindex()
+    fn is_of(&self, ifindex: u32, src: Addr, dst: Addr) -> bool {
+        self.src.same(src) && self.dst.same(dst) && self.from == ifindex | segment::family(&src)
     }
 }

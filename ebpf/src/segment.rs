@@ -24,8 +24,18 @@ pub(crate) struct Segment<H> {
     pub(crate) tcp: Tcp,
 }
 
+/// All headers of a segment.
+pub(crate) struct Whole<'a, H> {
+    /// The addresses of the Ethernet header, as words in memory order.
+    pub(crate) macs: &'a mut [u32; 3],
+    pub(crate) segment: &'a mut Segment<H>,
+}
+
 /// A network header.
 pub(crate) trait Header: Sized {
+    /// [`family`] of its addresses.
+    const FAMILY: u32;
+
     /// Whether the transport header is right behind it, of a packet that is whole.
     fn is_plain(&self) -> bool;
 
@@ -41,8 +51,8 @@ pub(crate) trait Header: Sized {
     /// Of its addresses [`mixed`].
     fn mixed(&self) -> u32;
 
-    /// Whether these are its addresses.
-    fn is_between(&self, src: &Addr, dst: &Addr) -> bool;
+    /// Whether these are its addresses, if they are of its family.
+    fn has(&self, src: &Addr, dst: &Addr) -> bool;
 
     /// Whether it is addressed to the node, by the address that other nodes know.
     fn is_for_node(&self, network: &Network) -> bool;
@@ -58,6 +68,12 @@ pub(crate) trait Header: Sized {
     fn is_tcp(&self) -> bool {
         self.is_plain() && self.proto() == IPPROTO_TCP && self.hops() > 1
     }
+}
+
+/// A bit that no number of an interface has, which tells whose addresses they are: one compare instead of three.
+#[inline(always)]
+pub(crate) fn family(addr: &Addr) -> u32 {
+    if addr.is_v4() { Ipv4::FAMILY } else { Ipv6::FAMILY }
 }
 
 /// Source and destination in a word.
@@ -92,11 +108,12 @@ pub(crate) fn start<H: Header>(frame: &impl Headers) -> Option<&Start<H>> {
     frame.at(L3).map(|start| unsafe { &*start })
 }
 
-/// The headers of a segment of TCP that may go on, if it is one; without its Ethernet header.
+/// The headers of a frame that is long enough for a segment of TCP.
 #[inline(always)]
-pub(crate) fn segment<H: Header>(frame: &impl Headers) -> Option<&Segment<H>> {
-    // SAFETY: as above.
-    frame.at(L3).map(|segment| unsafe { &*segment }).filter(|segment: &&Segment<H>| segment.ip.is_tcp())
+pub(crate) fn whole<H: Header>(frame: &impl Headers) -> Option<Whole<'_, H>> {
+    let start = frame.part(0, L3 + size_of::<Segment<H>>())?;
+    // SAFETY: as above; both are in this part, and apart from each other.
+    unsafe { Some(Whole { macs: &mut *start.cast(), segment: &mut *start.add(L3).cast() }) }
 }
 
 impl<H: Header> Start<H> {
@@ -109,6 +126,8 @@ impl<H: Header> Start<H> {
 }
 
 impl Header for Ipv4 {
+    const FAMILY: u32 = 0;
+
     #[inline(always)]
     fn is_plain(&self) -> bool {
         self.version_ihl == 0x45 && self.is_whole()
@@ -135,9 +154,8 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn is_between(&self, src: &Addr, dst: &Addr) -> bool {
-        // Both addresses of a packet are of one family.
-        src.words()[3] == self.src && dst.words()[3] == self.dst && src.is_v4()
+    fn has(&self, src: &Addr, dst: &Addr) -> bool {
+        src.words()[3] == self.src && dst.words()[3] == self.dst
     }
 
     #[inline(always)]
@@ -165,6 +183,8 @@ impl Header for Ipv4 {
 }
 
 impl Header for Ipv6 {
+    const FAMILY: u32 = 1 << 31;
+
     #[inline(always)]
     fn is_plain(&self) -> bool {
         self.version[0] >> 4 == 6
@@ -194,9 +214,8 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn is_between(&self, src: &Addr, dst: &Addr) -> bool {
-        // IPv4-mapped addresses stand for IPv4 here, and are never on the wire.
-        src.same(Addr::from_words(self.src)) && dst.same(Addr::from_words(self.dst)) && !src.is_v4()
+    fn has(&self, src: &Addr, dst: &Addr) -> bool {
+        src.same(Addr::from_words(self.src)) && dst.same(Addr::from_words(self.dst))
     }
 
     #[inline(always)]

@@ -78,7 +78,11 @@ pub(crate) fn lookup_packet(
     if key.addr.is_any() {
         return Lookup::NotOurs;
     }
-    if read(key, frontend) {
+    // Of its first address the node knows whether anything but ports is served there.
+    let has_ports_alone = is_own
+        && settings.flags & SettingsFlags::SERVED_AT_NODE == 0
+        && network::get().is_some_and(|network| network.node(key.addr).same(key.addr));
+    if !has_ports_alone && read(key, frontend) {
         return Lookup::Frontend;
     }
     by_port(key, settings, || has_node_ports, || is_own, frontend)

@@ -8,6 +8,12 @@ pub(crate) fn halves(word: u32) -> u32 {
     (word & 0xffff) + (word >> 16)
 }
 
+/// The sum of two that are folded.
+#[inline(always)]
+pub(crate) fn added(one: u16, other: u16) -> u16 {
+    halves(u32::from(one) + u32::from(other)) as u16
+}
+
 /// A sum as the sixteen bits that a checksum has.
 #[inline(always)]
 pub(crate) fn folded(sum: u32) -> u16 {

@@ -2,7 +2,7 @@
 
 use portolan_abi::{FlowState, Port};
 
-/// The first bytes of a TCP header (RFC 9293).
+/// A TCP header without options (RFC 9293).
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct Tcp {
@@ -12,6 +12,9 @@ pub(crate) struct Tcp {
     ack: u32,
     offset: u8,
     pub(crate) flags: u8,
+    window: u16,
+    pub(crate) sum: u16,
+    urgent: u16,
 }
 
 impl Tcp {
@@ -23,10 +26,12 @@ impl Tcp {
 
     /// Where the header has its checksum.
     pub(crate) const SUM: usize = 16;
-    const FIN: u8 = 1;
+    pub(crate) const FIN: u8 = 1;
     pub(crate) const SYN: u8 = 1 << 1;
-    const RST: u8 = 1 << 2;
+    pub(crate) const RST: u8 = 1 << 2;
     pub(crate) const ACK: u8 = 1 << 4;
+    /// Those that say something about a flow.
+    pub(crate) const TELLING: u8 = Self::FIN | Self::SYN | Self::RST | Self::ACK;
 
     /// Writes both.
     #[inline(always)]
@@ -34,20 +39,20 @@ impl Tcp {
         (self.src, self.dst) = (ports as u16, (ports >> 16) as u16);
     }
 
-    /// What the segment says about its flow.
+    /// What the flags of a segment say about its flow.
     #[inline(always)]
-    pub(crate) fn state(&self) -> u16 {
-        let mut state = 0;
-        if self.flags & Self::ACK != 0 {
+    pub(crate) fn state(flags: u8) -> u16 {
+        let mut state = FlowState::SEEN;
+        if flags & Self::ACK != 0 {
             state |= FlowState::ACK;
-            if self.flags & Self::SYN != 0 {
+            if flags & Self::SYN != 0 {
                 state |= FlowState::SYN_ACK;
             }
         }
-        if self.flags & Self::FIN != 0 {
+        if flags & Self::FIN != 0 {
             state |= FlowState::FIN;
         }
-        if self.flags & Self::RST != 0 {
+        if flags & Self::RST != 0 {
             state |= FlowState::RST;
         }
         state

@@ -56,7 +56,8 @@ fn has_flow(transport: &mut Transport) -> bool {
     let answers = is_reply && transport.key.proto.has_handshake();
     if transport.is_first || (answers && transport.state & FlowState::SYN_ACK != 0) {
         // Nothing that answers begins a TCP connection: that is for a socket of the host.
-        if (transport.is_first && answers) || (place.flow().is_closed() && flow::end(&found)) {
+        if (transport.is_first && answers) || (place.flow().is_closed() && flow::end(found.turn, found.place))
+        {
             return false;
         }
     }
@@ -82,7 +83,7 @@ fn has_flow(transport: &mut Transport) -> bool {
     if transport.is_direct && transport.quoted == 0 && transport.ttl != FlowFlags::ttl(flags) {
         // It was here before, and the backend's node has sent it on: one of the two has not heard of a change yet. Both
         // choose anew at every turn and for the next packet, until they agree or there are no hops left.
-        flow::end(&transport.flow);
+        flow::end(transport.flow.turn, transport.flow.place);
         transport.to = transport.key;
         transport.is_direct = false;
         return false;
@@ -102,7 +103,7 @@ fn has_lost_backend(transport: &mut Transport) -> bool {
         Serves::Yes => flow::set_checked(&transport.flow, transport.serving),
         Serves::Unknown => {}
         Serves::No => {
-            flow::end(&transport.flow);
+            flow::end(transport.flow.turn, transport.flow.place);
             transport.to = transport.key;
             return true;
         }
@@ -285,7 +286,10 @@ pub(crate) fn deliver(
         find_hop(frame, packet.proto, transport, network);
     }
     if transport.hop.ifindex != 0 {
-        flow_cache::remember(frame, transport, network);
+        let verdict = flow_cache::begin(frame, packet, transport, network);
+        if verdict != Verdict::UNDECIDED {
+            return verdict;
+        }
     }
     transport.rewrite(frame);
     send(frame, packet, transport, network)
@@ -307,7 +311,8 @@ fn find_hop(frame: &Frame<'_>, proto: u8, transport: &mut Transport, network: &N
             transport.hop = pod.hop();
             flow::set_hop(&transport.flow, &transport.hop, transport.moment);
         }
-    } else if let Some(hop) = route_cache::rewritten(frame, proto, to.src, to.dst, transport.moment) {
+    } else if let Some(hop) = route_cache::rewritten(frame.ifindex(), proto, to.src, to.dst, transport.moment)
+    {
         transport.hop = hop;
         flow::set_hop(&transport.flow, &transport.hop, transport.moment);
     }

@@ -67,8 +67,10 @@ pub(crate) struct Transport {
     pub(crate) is_near: bool,
     /// Where the flow's packets went last.
     pub(crate) hop: Hop,
-    /// The moment of the [route cache](crate::route_cache::now) before anything was asked.
+    /// The [moment](crate::route_cache::moment) before anything was asked.
     pub(crate) moment: u32,
+    /// [`FlowFlags`] of the ports of `key`; `None`: nobody has asked yet whose its addresses are.
+    pub(crate) ends: Option<u16>,
     /// It goes to another node as it is; `to` only says to which backend.
     pub(crate) is_direct: bool,
     /// How many hops it has left.
@@ -223,7 +225,8 @@ impl Transport {
         self.is_first = part != Part::Later;
         self.service = 0;
         self.hop.ifindex = 0;
-        self.moment = route_cache::now();
+        self.moment = route_cache::moment();
+        self.ends = None;
         self.is_direct = false;
         self.ttl = packet.ttl;
         self.quoted = 0;
@@ -247,7 +250,7 @@ impl Transport {
             let tcp: Tcp = frame.load(offset)?;
             self.ports(tcp.src, tcp.dst);
             self.is_first = tcp.flags & (Tcp::SYN | Tcp::ACK) == Tcp::SYN;
-            self.state |= tcp.state();
+            self.state |= Tcp::state(tcp.flags);
         } else {
             let [src, dst]: [u16; 2] = frame.load(offset)?;
             self.ports(src, dst);

@@ -1,6 +1,6 @@
 //! What arrives at an uplink, and what leaves by it.
 
-use portolan_abi::{Network, NetworkFlags, NodeAddrFlags, Outcome, Port};
+use portolan_abi::{FlowFlags, Network, NetworkFlags, NodeAddrFlags, Outcome, Port};
 
 use crate::frame::{Frame, Headers};
 use crate::network::{self, Pod};
@@ -11,20 +11,32 @@ use crate::transport::{self, Transport};
 use crate::verdict::Verdict;
 use crate::{fast_path, flow, forward, gone, icmp_error, refuse, route_cache, service};
 
-/// Whether it is for a socket of the node and nothing else, which costs a few loads and compares.
-#[inline(always)]
-pub(crate) fn is_the_nodes_own(frame: &Frame<'_>) -> bool {
-    network::get().is_none_or(|network| is_for_socket(frame, network))
+/// Whom a packet is for, as far as a few loads and compares tell: most of what is not for pods is the node's own.
+#[derive(Clone, Copy, PartialEq)]
+#[repr(u32)]
+pub(crate) enum Target {
+    /// A socket of the node, and nobody else.
+    Socket,
+    /// The node, by the address that other nodes know.
+    Node,
+    /// Somebody else, or nothing is known.
+    Other,
 }
 
-/// It arrives, and most of it is for a pod of this node.
+/// It arrives. Undecided when it is not for a socket of the node, and nothing is remembered of where such packets go.
+#[inline(always)]
+pub(crate) fn receives(frame: &Frame<'_>) -> Verdict {
+    let Some(network) = network::get() else { return Verdict::STACK };
+    match target(frame, network) {
+        Target::Socket => Verdict::STACK,
+        target @ (Target::Node | Target::Other) => fast_path::follow(frame, false, target == Target::Other),
+    }
+}
+
+/// The same of all else; most of it is for a pod of this node, by its own address or by one of the node.
 #[inline(always)]
 pub(crate) fn received(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
-    let verdict = fast_path::follow(frame, false);
-    if verdict != Verdict::UNDECIDED {
-        return verdict;
-    }
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
     let verdict = arrived(frame, &packet, network);
     refuse::refuse(frame, &packet, verdict)
@@ -123,9 +135,12 @@ fn asked(
         return Verdict::STACK;
     }
     let flags = flags.unwrap_or_else(|| network::node_addr(&packet.dst).unwrap_or(0));
-    match translate::to_service(transport, client(network, flags)) {
+    let client = client(network, flags);
+    let is_direct = network.flags & NetworkFlags::DIRECT != 0;
+    transport.ends = Some(if client.is_at_home { FlowFlags::DST_IS_NODE } else { 0 });
+    match translate::to_service(transport, client) {
         Verdict::UNDECIDED if !has_other_sender(packet) => Verdict::drop(Outcome::SpoofedSource),
-        Verdict::UNDECIDED if translate::goes_direct(transport) => Verdict::UNDECIDED,
+        Verdict::UNDECIDED if is_direct && translate::goes_direct(transport) => Verdict::UNDECIDED,
         Verdict::UNDECIDED => translate::begin(frame, transport),
         verdict => verdict,
     }
@@ -142,23 +157,26 @@ fn parse(frame: &Frame<'_>, packet: &Packet) -> Result<&'static mut Transport, V
     if transport.is_awaited && transport::release(frame) { Err(Verdict::GONE) } else { Ok(transport) }
 }
 
-/// Whether the packet is for a socket of the node and nothing else: most of what is not for pods.
+/// Whom it is for.
 #[inline(always)]
-pub(crate) fn is_for_socket(frame: &impl Headers, network: &Network) -> bool {
+pub(crate) fn target(frame: &impl Headers, network: &Network) -> Target {
     match frame.protocol() {
-        ETH_IPV4 => is_socket::<Ipv4>(frame, network),
-        ETH_IPV6 => is_socket::<Ipv6>(frame, network),
-        _ => false,
+        ETH_IPV4 => target_by::<Ipv4>(frame, network),
+        ETH_IPV6 => target_by::<Ipv6>(frame, network),
+        _ => Target::Other,
     }
 }
 
 #[inline(always)]
-fn is_socket<H: Header>(frame: &impl Headers, network: &Network) -> bool {
-    segment::start::<H>(frame).is_some_and(|start| {
-        start.ip.is_for_node(network)
-            && !start.ip.is_from_pod(network)
-            && start.plain_ports().is_some_and(|[_, port]| !may_be_served(port))
-    })
+fn target_by<H: Header>(frame: &impl Headers, network: &Network) -> Target {
+    let Some(start) = segment::start::<H>(frame).filter(|start| start.ip.is_for_node(network)) else {
+        return Target::Other;
+    };
+    match start.plain_ports() {
+        // Nobody elsewhere has the address of a pod of this node.
+        Some([_, port]) if !may_be_served(port) && !start.ip.is_from_pod(network) => Target::Socket,
+        _ => Target::Node,
+    }
 }
 
 /// Whether anything but a socket of the node may have the port.
@@ -181,27 +199,32 @@ fn note_direct(frame: &Frame<'_>, packet: &Packet) {
     }
 }
 
-/// It leaves: sent by the host, or by a pod to somebody outside of the cluster.
+/// It leaves: sent by the host, or by a pod to somebody outside of the cluster. Undecided when there may be anything to be done.
 #[inline(always)]
 pub(crate) fn sends(frame: &Frame<'_>) -> Verdict {
     if frame.take_mark() {
         return Verdict::STACK;
     }
-    let is_mine = frame.ingress_ifindex() == 0;
-    if is_mine
+    if frame.ingress_ifindex() == 0
         && let Some([port, _]) = segment::plain_ports(frame)
         && !flow::has_port(port)
         && !gone::is_suspect(frame)
     {
         return Verdict::STACK;
     }
+    Verdict::UNDECIDED
+}
+
+/// The same of all else.
+#[inline(always)]
+pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
     let Some(network) = network::get() else { return Verdict::STACK };
     let Some(packet) = packet::parse(frame) else { return Verdict::STACK };
     if network.is_pod(packet.src) {
         return leaves(frame, &packet);
     }
     // Routed: it has passed a program on its way in.
-    if !is_mine {
+    if frame.ingress_ifindex() != 0 {
         return Verdict::STACK;
     }
     let moves = gone::moves(frame, &packet);

@@ -14,6 +14,7 @@ use crate::frame::Headers as _;
 use crate::frame::xdp::Frame;
 use crate::packet::{self, Packet};
 use crate::transport::{self, Transport};
+use crate::uplink::Target;
 use crate::verdict::Verdict;
 use crate::{forward, network, segment, sum, translate, uplink};
 
@@ -42,7 +43,7 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
     if packet.ttl <= 1 || network.is_pod(packet.src) || network.is_pod(packet.dst) {
         return None;
     }
-    if uplink::is_for_socket(frame, network) || !packet.is_routable() {
+    if uplink::target(frame, network) == Target::Socket || !packet.is_routable() {
         return None;
     }
     let transport = transport::parse_plain(frame, &packet)?;

@@ -62,6 +62,7 @@ const _: () = assert!(size_of::<Hop>() == 20);
 impl Hop {
     /// It is a pod of this node: packets go on in its network namespace.
     pub const POD: u32 = 1;
+
     /// Whether packets can go there without a look at the neighbours.
     #[inline(always)]
     pub const fn is_addressed(&self) -> bool {

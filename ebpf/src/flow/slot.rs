@@ -49,7 +49,7 @@ extern "C" fn try_slot(_: u32, search: &mut Search) -> c_long {
     let turn = place.turn();
     let is_free = match Flow::step(turn) {
         Flow::FREE => true,
-        Flow::USED => !place.is_kept() && end(&FlowRef::new(turn, index, Flow::ORIGINAL)),
+        Flow::USED => !place.is_kept() && end(turn, FlowRef::new(turn, index, Flow::ORIGINAL).place),
         _ => false,
     };
     if !is_free {

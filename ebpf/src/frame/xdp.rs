@@ -89,9 +89,9 @@ impl Headers for Frame<'_> {
     }
 
     #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+    fn part(&self, offset: usize, len: usize) -> Option<*mut u8> {
         let start = self.ctx.data() + (offset & HEADERS);
-        if start + size_of::<T>() > self.end() { None } else { Some(start as *mut T) }
+        if start + len > self.end() { None } else { Some(start as *mut u8) }
     }
 
     #[inline(always)]

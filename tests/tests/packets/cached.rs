@@ -56,6 +56,25 @@ fn who_takes_a_port_again_is_led_anew() -> Result<()> {
     Ok(())
 }
 
+/// What a pod answers to its own address leaves as it is, and what it answers from the same port to the same one, for a Service,
+/// does not: each begins within the moment for which the other is remembered.
+#[test]
+fn a_pod_is_asked_by_its_own_address_and_by_a_service_from_one_port() -> Result<()> {
+    let scene = Scene::begin()?;
+    scene.lab.expose(&big(), ECHO, &[&scene.one])?;
+    scene.route(&["10.244.1.0/24", "fd44:0:0:1::/64"], 1)?;
+    let clients = [&scene.lab.outside().place().netns, &scene.node(2).place().netns];
+    for family in Family::BOTH {
+        for client in clients {
+            for _ in 0..2 {
+                connection(client, scene.one.at(family, ECHO), &scene.one)?;
+                connection(client, node_port(&scene, family), &scene.one)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn nobody_else_sends_in_a_connection_that_goes_on() -> Result<()> {
     let scene = Scene::begin()?;
