@@ -25,8 +25,7 @@ pub(crate) fn advance(number: *mut u64, expected: u64) -> bool {
     was == expected
 }
 
-/// Keeps the compiler from moving a load or a store to the other side. CPUs see to it by themselves where it matters, which is
-/// on the same one.
+/// Keeps the compiler from moving a load or a store to the other side. x86 keeps loads in order, and stores.
 #[inline(always)]
 pub(crate) fn barrier() {
     // SAFETY: there is no instruction.

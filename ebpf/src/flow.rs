@@ -40,8 +40,9 @@ pub(crate) fn made_between(mixed: u32) -> u64 {
     made.map_or(0, |made| unsafe { made.read_volatile() })
 }
 
-/// What an insert says when there is such a key (`EEXIST`).
+/// What an insert says when there is such a key (`EEXIST`), and a removal when there is none (`ENOENT`).
 const EXISTS: i32 = -17;
+const ABSENT: i32 = -2;
 
 /// Whether a port of this node's addresses is in any flow: this spares the host's own traffic a look at `FLOWS`.
 #[inline(always)]
@@ -98,8 +99,10 @@ pub(crate) fn end(turn: u64, place: u32) -> bool {
 
 #[inline(always)]
 fn remove(key: &FlowKey) {
-    // It is there: nobody inserts what is there, or removes what is another's.
-    let _ = FLOWS.remove(key);
+    // It is there, but the kernel may be busy with the place.
+    if FLOWS.remove(key).is_err_and(|error| error != ABSENT) {
+        let _ = FLOWS.remove(key);
+    }
 }
 
 /// Ends the flow of packets with this key, if there is one.
@@ -147,6 +150,11 @@ pub(crate) fn insert(transport: &mut Transport) -> Created {
     fill(made, transport);
     let slot = transport.flow.slot();
     let [original, reply] = &made.directions;
+    // Who asks from the port that it is asked at, and is given itself.
+    if original.key.same(&reply.key) {
+        place.give_back();
+        return Created::Clash;
+    }
     // In memory of the map's: the stack of who calls is nearly full.
     let flow = &mut transport.flow;
     *flow = FlowRef::new(free + Flow::USED, slot, Flow::REPLY);
@@ -158,9 +166,10 @@ pub(crate) fn insert(transport: &mut Transport) -> Created {
     }
     if created == Created::Done {
         count_ports(made, 1);
+        place.advance(free + 1);
+        // Now, so that who finds no flow has asked for the number before.
         count_made(&original.key);
         count_made(&reply.key);
-        place.advance(free + 1);
     } else {
         place.give_back();
         flow.turn = 0;
@@ -191,13 +200,15 @@ fn unseen(transport: &Transport) -> u16 {
     if believed { FlowState::SEEN | FlowState::ACK | FlowState::FIN } else { 0 }
 }
 
-/// Inserts the original direction. Who answers from this port may open a connection from it now: the other flow then ends.
+/// Inserts the original direction. Who answers from this port may open a connection from it now: the other flow then ends. One
+/// that another CPU has made for the same packets does not.
 #[inline(always)]
 fn put(key: &FlowKey, flow: &FlowRef) -> bool {
+    let ends = || {
+        find(key).is_some_and(|(other, _)| other.direction() == Flow::REPLY && end(other.turn, other.place))
+    };
     let created = match claim(key, flow) {
-        Created::Clash if find(key).is_some_and(|(other, _)| end(other.turn, other.place)) => {
-            claim(key, flow)
-        }
+        Created::Clash if ends() => claim(key, flow),
         created @ (Created::Done | Created::Clash | Created::Refused) => created,
     };
     created == Created::Done

@@ -17,7 +17,7 @@ use crate::sum::{added, folded, halves};
 use crate::tcp::{self, Tcp};
 use crate::transport::Transport;
 use crate::verdict::Verdict;
-use crate::{forward, network, route_cache};
+use crate::{forward, route_cache};
 
 /// log2 of the flows that each CPU remembers.
 const BITS: u32 = 11;
@@ -154,16 +154,23 @@ pub(crate) fn follow<H: Segments>(
 /// Remembers that segments of a connection belong to no flow and leave as they are; `made`: [`flow::made_between`], asked before
 /// anything else. What begins one asks each time. Returns a number because the verifier wants a function to.
 #[inline(never)]
-pub(crate) fn leave_alone(frame: &Frame<'_>, transport: &Transport, hop: &Hop, made: u64) -> u32 {
+pub(crate) fn leave_alone(
+    frame: &Frame<'_>,
+    transport: &Transport,
+    network: &Network,
+    hop: &Hop,
+    made: u64,
+) -> u32 {
     let key = &transport.key;
     let is_segment = key.proto == Proto::TCP && transport.quoted == 0 && !transport.is_headless;
-    if !is_segment || transport.is_first || hop.ifindex == 0 {
+    let forwards = network.flags & NetworkFlags::FORWARD != 0 && hop.ifindex != 0;
+    if !is_segment || transport.is_first || !forwards {
         return 0;
     }
     let ports = tcp::ports(key.src_port, key.dst_port);
     if let Some(rewrite) = at(place(segment::mixed(&key.src, &key.dst), ports))
         && !rewrite.keeps_place(transport.moment)
-        && let (Some(sender), Some(network)) = (frame.sender(), network::get())
+        && let Some(sender) = frame.sender()
     {
         (rewrite.src, rewrite.dst, rewrite.ports) = (key.src, key.dst, ports);
         (rewrite.from, rewrite.sender) = (frame.ifindex() | segment::family(&key.src), sender);

@@ -188,7 +188,7 @@ fn elsewhere(frame: &Frame<'_>, packet: &Packet, network: &Network, moves: bool)
         // Out of the cluster, where the program of the uplink masquerades, or to another node.
         Verdict::STACK if !is_at_home && packet.is_routable() => {
             if !moves {
-                flow_cache::leave_alone(frame, transport, &route.hop, made);
+                flow_cache::leave_alone(frame, transport, network, &route.hop, made);
             }
             forward::outside(frame, packet, network, &route.hop)
         }

@@ -61,19 +61,19 @@ enum Kind {
 #[map]
 static ROUTE_CACHE: PerCpuArray<Route> = PerCpuArray::with_max_entries(SPARE + 1, 0);
 
-/// How often all that goes as it is was forgotten at once.
+/// How often all routes were forgotten at once.
 #[map]
 static ROUTE_GENERATION: Array<u64> = Array::with_max_entries(1, 0);
 
-/// The moment, for what depends on routes and neighbours alone.
+/// The moment: for what flows remember.
 #[inline(always)]
 pub(crate) fn moment() -> u32 {
     // SAFETY: the helper takes nothing.
     (unsafe { bpf_jiffies64() } >> TICK_SHIFT) as u32
 }
 
-/// The same of what goes as it is because nothing translates it: the time, and how often all of that was forgotten before. Both
-/// only grow, so that the sum is the same only while neither has changed.
+/// The same for routes: the time, and how often all of them were forgotten before. Both only grow, so that the sum is the same only
+/// while neither has changed.
 #[inline(always)]
 pub(crate) fn now() -> u32 {
     at_generation(moment())
@@ -84,7 +84,7 @@ fn at_generation(moment: u32) -> u32 {
     moment.wrapping_add(ROUTE_GENERATION.get(0).copied().unwrap_or(0) as u32)
 }
 
-/// Forgets where packets go as they are, on all CPUs: what decided was not the addresses alone.
+/// Forgets all routes, on all CPUs: what decided was not the addresses alone.
 #[inline(always)]
 pub(crate) fn forget() {
     if let Some(generation) = ROUTE_GENERATION.get_ptr_mut(0) {
@@ -138,16 +138,16 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> bool {
 
 /// Where packets went last that came by this interface and were rewritten to these addresses.
 #[inline(always)]
-pub(crate) fn rewritten(ifindex: u32, proto: u8, src: Addr, dst: Addr, now: u32) -> Option<Hop> {
+pub(crate) fn rewritten(ifindex: u32, proto: u8, src: Addr, dst: Addr, moment: u32) -> Option<Hop> {
     let route = at(segment::mixed(&src, &dst))?;
     let is_of = route.kind == Kind::Rewritten && route.is_of(ifindex, src, dst);
-    (is_of && route.flags == u32::from(proto) && route.since == now).then_some(route.hop)
+    (is_of && route.flags == u32::from(proto) && route.since == at_generation(moment)).then_some(route.hop)
 }
 
 /// Remembers where those of a protocol go. Returns a number because the verifier wants a function to.
 #[inline(never)]
 pub(crate) fn remember_rewritten(frame: &Frame<'_>, proto: u8, src: &Addr, dst: &Addr, hop: &Hop) -> u32 {
-    let Some(now) = transport::get().map(|transport| transport.moment) else { return 0 };
+    let Some(now) = transport::get().map(|transport| at_generation(transport.moment)) else { return 0 };
     let Some(route) = at(segment::mixed(src, dst)) else { return 0 };
     if route.since != now {
         (route.src, route.dst, route.since) = (*src, *dst, now);

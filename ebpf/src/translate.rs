@@ -72,8 +72,9 @@ fn has_flow(transport: &mut Transport) -> bool {
     }
     transport.flow = found;
     transport.to = place.other().key.reversed();
-    // All of it was this flow's.
+    // Otherwise not all of it was this flow's.
     if !place.is_of(&found) {
+        transport.to = transport.key;
         return false;
     }
     if !is_checked && has_lost_backend(transport) {

@@ -171,7 +171,8 @@ fn kept(flows: &[Entry], now: u32) -> u32 {
 pub(super) fn all(dir: &Path) -> Result<(Vec<Entry>, u32)> {
     let refs: HashMap<MapData, FlowKey, FlowRef> = typed(dir, MapName::Flows, Map::HashMap)?;
     let slots: Array<MapData, Entry> = typed(dir, MapName::FlowSlots, Map::Array)?;
-    let mut flows = Vec::new();
+    // The kernel lists some twice where others go meanwhile.
+    let mut flows = BTreeMap::new();
     for element in refs.iter() {
         let (key, found) = element.context("reading FLOWS")?;
         if found.direction() != Entry::ORIGINAL {
@@ -180,10 +181,10 @@ pub(super) fn all(dir: &Path) -> Result<(Vec<Entry>, u32)> {
         // One that has ended meanwhile is passed over.
         let flow = slots.get(&found.slot(), 0).context("reading FLOW_SLOTS")?;
         if flow.turn == found.turn && flow.directions[Entry::ORIGINAL].key == key {
-            flows.push(flow);
+            flows.insert(key, flow);
         }
     }
-    Ok((flows, slots.len()))
+    Ok((flows.into_values().collect(), slots.len()))
 }
 
 fn read(pins: &Pins) -> Result<Tables> {

@@ -76,6 +76,19 @@ fn a_pod_is_asked_by_its_own_address_and_by_a_service_from_one_port() -> Result<
 }
 
 #[test]
+fn what_the_kernel_is_to_forward_never_goes_past_it() -> Result<()> {
+    let scene = Scene::with_flags(&["--forwarding", "kernel"])?;
+    scene.route(&["10.244.1.0/24", "fd44:0:0:1::/64"], 1)?;
+    let outside = &scene.lab.outside().place().netns;
+    for family in Family::BOTH {
+        connection(outside, scene.one.at(family, ECHO), &scene.one)?;
+    }
+    let counts = Counters::of(scene.node(1))?.read()?;
+    assert_eq!(counts.get(Outcome::Forwarded), 0);
+    Ok(())
+}
+
+#[test]
 fn nobody_else_sends_in_a_connection_that_goes_on() -> Result<()> {
     let scene = Scene::begin()?;
     scene.lab.expose(&big(), ECHO, &[&scene.one])?;

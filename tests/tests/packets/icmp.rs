@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use portolan_abi::{MapName, Network};
 use portolan_lab::frame::{Ip, checksum, proto, pseudo, udp};
 use portolan_lab::netns::Netns;
 use portolan_lab::wait::until;
@@ -94,6 +96,9 @@ fn pods_learn_that_an_uplink_carries_less_than_it_did() -> Result<()> {
     let scene = Scene::begin()?;
     scene.lab.expose(&big(), ECHO, &[&scene.two])?;
     scene.node(1).place().netns.ip("link set eth0 mtu 1400")?;
+    let network = MapData::from_pin(scene.node(1).map(MapName::Network))?;
+    let network: Array<_, Network> = Array::try_from(Map::Array(network))?;
+    until(SOON, "the programs know of it", || Ok((network.get(&0, 0)?.mtu == 1400).then_some(())))?;
     let pod = &scene.client.place().netns;
     for family in Family::BOTH {
         for to in [scene.two.at(family, ECHO), cluster_ip(family)] {
