@@ -92,8 +92,8 @@ pub(crate) trait Headers {
     /// The interface that the program is attached to.
     fn ifindex(&self) -> u32;
 
-    /// The EtherType, as it stands in memory.
-    fn protocol(&self) -> u16;
+    /// The EtherType, as it stands in memory. A word, because programs compare words.
+    fn protocol(&self) -> u32;
 
     /// Bytes of the frame that its IP packet of `len` bytes has; `None`: the packet is cut off. One that is to be cut into
     /// segments may be longer than its header can say, and then says 0.
@@ -363,9 +363,9 @@ impl Headers for Frame<'_> {
     }
 
     #[inline(always)]
-    fn protocol(&self) -> u16 {
+    fn protocol(&self) -> u32 {
         // SAFETY: as in `ifindex`.
-        (unsafe { (*self.skb()).protocol } & 0xffff) as u16
+        unsafe { (*self.skb()).protocol }
     }
 
     #[inline(always)]

@@ -29,7 +29,13 @@ static UPLINKS: HashMap<u32, Uplink> = HashMap::with_max_entries(256, BPF_F_NO_P
 /// What the daemon has written; `None` before it has.
 #[inline(always)]
 pub(crate) fn get() -> Option<&'static Network> {
-    NETWORK.get(0).filter(|network| network.slot_mask != 0)
+    peek().filter(|network| network.slot_mask != 0)
+}
+
+/// The same, or zeros, which are no address that a packet goes to.
+#[inline(always)]
+pub(crate) fn peek() -> Option<&'static Network> {
+    NETWORK.get(0)
 }
 
 /// The flags of a node's address; `None`: it is neither a node's nor this machine's.

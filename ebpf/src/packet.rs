@@ -5,8 +5,8 @@ use portolan_abi::{Addr, Port};
 use crate::frame::{Frame, Headers, L3};
 use crate::segment::Header as _;
 
-pub(crate) const ETH_IPV4: u16 = 0x0800_u16.to_be();
-pub(crate) const ETH_IPV6: u16 = 0x86dd_u16.to_be();
+pub(crate) const ETH_IPV4: u32 = 0x0800_u16.to_be() as u32;
+pub(crate) const ETH_IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
 pub(crate) const IPPROTO_ICMP: u8 = 1;
 pub(crate) const IPPROTO_TCP: u8 = 6;
@@ -71,7 +71,7 @@ const IPV4_FRAGMENT: usize = 6;
 const IPV4_PROTO: usize = 9;
 const IPV6_NEXT: usize = 6;
 /// All of the word but the flag "do not fragment" (RFC 791).
-const DONT_FRAGMENT_MASK: u16 = 0xbfff_u16.to_be();
+const DONT_FRAGMENT_MASK: u32 = 0xbfff_u16.to_be() as u32;
 
 /// The network header of a frame; `None`: it is not IP, or cut off.
 #[inline(always)]
@@ -108,7 +108,7 @@ impl Ipv4 {
     /// Whether it is no fragment; the flag "do not fragment" says nothing.
     #[inline(always)]
     pub(crate) fn is_whole(&self) -> bool {
-        self.fragment & DONT_FRAGMENT_MASK == 0
+        u32::from(self.fragment) & DONT_FRAGMENT_MASK == 0
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use crate::translate::{self, Client, Sender};
 use crate::verdict::Verdict;
 use crate::{flow, flow_cache, forward, gone, refuse, segment, transport, uplink};
 
-const ETH_ARP: u16 = 0x0806_u16.to_be();
+const ETH_ARP: u32 = 0x0806_u16.to_be() as u32;
 /// Where an ARP message has the address of its sender (RFC 826).
 const ARP_SENDER: usize = 14;
 

@@ -26,10 +26,11 @@ pub(crate) enum Target {
 /// It arrives. Undecided when it is not for a socket of the node, and nothing is remembered of where such packets go.
 #[inline(always)]
 pub(crate) fn receives(frame: &Frame<'_>) -> Verdict {
-    let Some(network) = network::get() else { return Verdict::STACK };
+    let Some(network) = network::peek() else { return Verdict::STACK };
     match target(frame, network) {
         Target::Socket => Verdict::STACK,
-        target @ (Target::Node | Target::Other) => fast_path::follow(frame, false, target == Target::Other),
+        Target::Node => fast_path::follow(frame, false, false),
+        Target::Other => fast_path::follow(frame, false, true),
     }
 }
 
@@ -172,9 +173,12 @@ fn target_by<H: Header>(frame: &impl Headers, network: &Network) -> Target {
     let Some(start) = segment::start::<H>(frame).filter(|start| start.ip.is_for_node(network)) else {
         return Target::Other;
     };
+    // Nobody elsewhere has the address of a pod of this node.
+    if start.ip.is_from_pod(network) {
+        return Target::Other;
+    }
     match start.plain_ports() {
-        // Nobody elsewhere has the address of a pod of this node.
-        Some([_, port]) if !may_be_served(port) && !start.ip.is_from_pod(network) => Target::Socket,
+        Some([_, port]) if !may_be_served(port) => Target::Socket,
         _ => Target::Node,
     }
 }

@@ -76,9 +76,9 @@ impl Headers for Frame<'_> {
     }
 
     #[inline(always)]
-    fn protocol(&self) -> u16 {
+    fn protocol(&self) -> u32 {
         // SAFETY: `at` has checked the bounds. Nothing has the EtherType 0.
-        self.at::<u16>(ETHER_TYPE).map_or(0, |at| unsafe { *at })
+        self.at::<u16>(ETHER_TYPE).map_or(0, |at| u32::from(unsafe { *at }))
     }
 
     /// Of a frame in several buffers the first one counts: none of it is longer than its header says.
