@@ -6,8 +6,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{
-    __sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR,
-    BPF_F_RECOMPUTE_CSUM, bpf_sock,
+    __sk_buff, BPF_F_INGRESS, BPF_F_INVALIDATE_HASH, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, bpf_sock,
 };
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{
@@ -15,11 +14,16 @@ use aya_ebpf::helpers::generated::{
     bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
-use portolan_abi::{Addr, Hop};
+use portolan_abi::Addr;
 
 use crate::sum::folded;
 
+mod checksum;
+mod sender;
 pub(crate) mod xdp;
+
+pub(crate) use checksum::Checksum;
+pub(crate) use sender::Sender;
 
 /// Bytes of an Ethernet header: where the network header begins.
 pub(crate) const L3: usize = 14;
@@ -27,62 +31,6 @@ pub(crate) const L3: usize = 14;
 /// The mark between a redirect and the program of the uplink. None comes from elsewhere: the kernel clears marks between
 /// network namespaces, and there is none on the wire.
 const DONE: u32 = u32::from_be_bytes(*b"done");
-
-/// The source of an Ethernet header, in words, which programs compare faster than bytes.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) struct Sender {
-    /// Its first two bytes.
-    first: u32,
-    rest: u32,
-}
-
-impl Sender {
-    /// Who has sent a frame with these addresses.
-    #[inline(always)]
-    pub(crate) fn of([_, first, rest]: &[u32; 3]) -> Self {
-        Self { first: first >> 16, rest: *rest }
-    }
-
-    /// Whoever answers to what goes this way.
-    #[inline(always)]
-    pub(crate) fn at_end_of(hop: &Hop) -> Self {
-        let [first, rest, _] = hop.macs;
-        Self { first: first & 0xffff, rest: (first >> 16) | (rest << 16) }
-    }
-}
-
-/// Where a transport header has its checksum, and how that is computed, in one register: bytes from the beginning of the
-/// frame, and flags. 0: there is none.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct Checksum(u32);
-
-impl Checksum {
-    /// There is none.
-    pub(crate) const NONE: Self = Self(0);
-    /// It covers the addresses, too.
-    const PSEUDO: u32 = 1 << 16;
-    /// 0 means that there is none.
-    const OPTIONAL: u32 = 1 << 17;
-
-    #[inline(always)]
-    pub(crate) fn at(offset: usize, pseudo: bool, optional: bool) -> Self {
-        let pseudo = if pseudo { Self::PSEUDO } else { 0 };
-        let optional = if optional { Self::OPTIONAL } else { 0 };
-        Self((offset as u32 & 0xffff) | pseudo | optional)
-    }
-
-    #[inline(always)]
-    fn offset(self) -> u32 {
-        self.0 & 0xffff
-    }
-
-    #[inline(always)]
-    fn flags(self) -> u64 {
-        if self.0 & Self::OPTIONAL != 0 { u64::from(BPF_F_MARK_MANGLED_0) } else { 0 }
-    }
-}
 
 /// What the programs of tc and those of XDP do with packets alike. What only one of them can is its type's.
 pub(crate) trait Headers {
