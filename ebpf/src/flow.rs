@@ -40,9 +40,8 @@ pub(crate) fn made_between(mixed: u32) -> u64 {
     made.map_or(0, |made| unsafe { made.read_volatile() })
 }
 
-/// What an insert says when there is such a key (`EEXIST`), and a removal when there is none (`ENOENT`).
+/// What an insert says when there is such a key (`EEXIST`).
 const EXISTS: i32 = -17;
-const ABSENT: i32 = -2;
 
 /// Whether a port of this node's addresses is in any flow: this spares the host's own traffic a look at `FLOWS`.
 #[inline(always)]
@@ -99,10 +98,9 @@ pub(crate) fn end(turn: u64, place: u32) -> bool {
 
 #[inline(always)]
 fn remove(key: &FlowKey) {
-    // It is there, but the kernel may be busy with the place.
-    if FLOWS.remove(key).is_err_and(|error| error != ABSENT) {
-        let _ = FLOWS.remove(key);
-    }
+    // It is there: nobody inserts what is there, or removes what is another's. Should the kernel refuse all the same, nobody follows
+    // what is left, and nobody gets the key.
+    let _ = FLOWS.remove(key);
 }
 
 /// Ends the flow of packets with this key, if there is one.
