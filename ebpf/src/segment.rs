@@ -172,11 +172,11 @@ impl Header for Ipv4 {
     fn decrement_hops(frame: &impl Headers) -> Option<()> {
         let ip = frame.at::<Self>(L3)?;
         // SAFETY: `at` has checked the bounds. The TTL is the high byte of its word, so that the sum grows by one in its
-        // high byte (RFC 1624).
+        // high byte (RFC 1624), and is never 0xffff (include/net/ip.h, `ip_decrease_ttl`).
         unsafe {
             (*ip).ttl -= 1;
             let sum = u32::from(u16::from_be((*ip).sum)) + 0x100;
-            (*ip).sum = (((sum >> 16) + sum) as u16).to_be();
+            (*ip).sum = ((sum + u32::from(sum >= 0xffff)) as u16).to_be();
         }
         Some(())
     }
