@@ -68,7 +68,7 @@ pub(crate) fn find(key: &FlowKey) -> Option<(FlowRef, Place)> {
 /// Remembers that the flow's backend serves, as of the settings that say `serving`.
 #[inline(always)]
 pub(crate) fn set_checked(flow: &FlowRef, serving: u32) {
-    if let Some(place) = Place::of(flow).filter(|place| place.is_of(flow)) {
+    if let Some(place) = Place::held_by(flow) {
         place.flow().checked = serving;
     }
 }
@@ -76,7 +76,7 @@ pub(crate) fn set_checked(flow: &FlowRef, serving: u32) {
 /// Remembers the way that a flow's packets take, for the moment in which it was found.
 #[inline(always)]
 pub(crate) fn set_hop(flow: &FlowRef, hop: &Hop, moment: u32) {
-    if let Some(place) = Place::of(flow).filter(|place| place.is_of(flow)) {
+    if let Some(place) = Place::held_by(flow) {
         place.set_hop(flow, hop, moment);
     }
 }
@@ -86,9 +86,7 @@ pub(crate) fn set_hop(flow: &FlowRef, hop: &Hop, moment: u32) {
 #[inline(never)]
 pub(crate) fn end(turn: u64, place: u32) -> bool {
     let flow = &FlowRef { turn, place, pad: 0 };
-    let Some(place) = Place::of(flow).filter(|place| place.is_of(flow) && place.advance(flow.turn)) else {
-        return false;
-    };
+    let Some(place) = Place::held_by(flow).filter(|place| place.advance(flow.turn)) else { return false };
     let ended = place.flow();
     remove(&ended.directions[0].key);
     remove(&ended.directions[1].key);

@@ -12,7 +12,7 @@ use portolan_abi::{Addr, Flow, FlowKey, FlowRef, FlowState, Hop, Network, Networ
 use crate::flow::{self, slot::Place};
 use crate::frame::{Checksum, Frame, Headers as _, L3, Sender};
 use crate::packet::{Ipv4, Ipv6, Packet};
-use crate::segment::{self, Header, Segment, Whole};
+use crate::segment::{self, HOP, Header, Segment, Whole};
 use crate::sum::{added, folded, halves};
 use crate::tcp::{self, Tcp};
 use crate::transport::Transport;
@@ -60,9 +60,6 @@ const NO_FLOW: u32 = u32::MAX;
 
 #[map]
 static FLOW_CACHE: PerCpuArray<Rewrite> = PerCpuArray::with_max_entries(1 << BITS, 0);
-
-/// What a TTL that falls by one adds to the header's checksum: its word falls by 0x100 (RFC 1624).
-const HOP: u16 = 0xfeff_u16.to_be();
 
 /// A network header whose segments can be rewritten.
 pub(crate) trait Segments: Header {
@@ -167,17 +164,32 @@ pub(crate) fn leave_alone(
     if !is_segment || transport.is_first || !forwards {
         return 0;
     }
-    let ports = tcp::ports(key.src_port, key.dst_port);
-    if let Some(rewrite) = at(place(segment::mixed(&key.src, &key.dst), ports))
-        && !rewrite.keeps_place(transport.moment)
-        && let Some(sender) = frame.sender()
-    {
-        (rewrite.src, rewrite.dst, rewrite.ports) = (key.src, key.dst, ports);
-        (rewrite.from, rewrite.sender) = (frame.ifindex() | segment::family(&key.src), sender);
-        (rewrite.hop, rewrite.mtu, rewrite.since) = (*hop, network.mtu, transport.moment);
+    if let Some(rewrite) = claim(frame, transport, network, hop) {
         rewrite.flow = FlowRef { turn: made, place: NO_FLOW, pad: 0 };
     }
     0
+}
+
+/// The place for segments like this one, which go this way; what becomes of them is still to be said. Another flow that goes on
+/// keeps it.
+#[inline(always)]
+fn claim(
+    frame: &Frame<'_>,
+    transport: &Transport,
+    network: &Network,
+    hop: &Hop,
+) -> Option<&'static mut Rewrite> {
+    let key = &transport.key;
+    let ports = tcp::ports(key.src_port, key.dst_port);
+    let rewrite = at(place(segment::mixed(&key.src, &key.dst), ports))?;
+    if rewrite.keeps_place(transport.moment) {
+        return None;
+    }
+    rewrite.sender = frame.sender()?;
+    (rewrite.src, rewrite.dst, rewrite.ports) = (key.src, key.dst, ports);
+    rewrite.from = frame.ifindex() | segment::family(&key.src);
+    (rewrite.hop, rewrite.mtu, rewrite.since) = (*hop, network.mtu, transport.moment);
+    Some(rewrite)
 }
 
 /// Sends a segment of a flow whose way is known as all that follow it, which is remembered; undecided: it is none, or there is
@@ -226,10 +238,9 @@ fn expect(asks: &Rewrite) -> u32 {
     0
 }
 
-/// Remembers what a segment becomes. Another flow that goes on keeps the place.
+/// Remembers what a segment becomes.
 #[inline(always)]
 fn remember(frame: &Frame<'_>, transport: &Transport, network: &Network) -> Option<&'static Rewrite> {
-    let now = transport.moment;
     let (key, to) = (&transport.key, &transport.to);
     let is_whole = transport.quoted == 0 && !transport.is_headless && !transport.is_awaited;
     if key.proto != Proto::TCP
@@ -244,19 +255,11 @@ fn remember(frame: &Frame<'_>, transport: &Transport, network: &Network) -> Opti
     if matches!(addresses_sum, 0 | 0xffff) {
         return None;
     }
-    let ports = tcp::ports(key.src_port, key.dst_port);
-    let rewrite = at(place(segment::mixed(&key.src, &key.dst), ports))?;
-    if rewrite.keeps_place(now) {
-        return None;
-    }
-    rewrite.sender = frame.sender()?;
-    (rewrite.src, rewrite.dst, rewrite.ports) = (key.src, key.dst, ports);
+    let rewrite = claim(frame, transport, network, &transport.hop)?;
     (rewrite.to_src, rewrite.to_dst) = (to.src, to.dst);
     rewrite.to_ports = tcp::ports(to.src_port, to.dst_port);
-    rewrite.sum(addresses_sum, folded(halves(!ports) + halves(rewrite.to_ports)));
-    (rewrite.hop, rewrite.mtu) = (transport.hop, network.mtu);
-    rewrite.from = frame.ifindex() | segment::family(&key.src);
-    (rewrite.flow, rewrite.since) = (transport.flow, now);
+    rewrite.sum(addresses_sum, folded(halves(!rewrite.ports) + halves(rewrite.to_ports)));
+    rewrite.flow = transport.flow;
     let told = if transport.state & FlowState::ACK == 0 { 0 } else { Tcp::ACK };
     (rewrite.flags, rewrite.is_used) = (!Tcp::TELLING | told, 0);
     Some(rewrite)
@@ -272,7 +275,7 @@ impl Rewrite {
     /// Whether their flow is still there.
     #[inline(always)]
     fn has_flow(&self) -> bool {
-        Place::of(&self.flow).is_some_and(|place| place.is_of(&self.flow))
+        Place::held_by(&self.flow).is_some()
     }
 
     /// Sends a segment that belongs to no flow on as it is, unless one may have been made. What begins a connection asks.

@@ -49,7 +49,7 @@ fn inside(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
         return Verdict::drop(Outcome::SpoofedSource);
     }
     if gone::moves(frame, packet) {
-        route_cache::find(0, &Hop::NONE);
+        route_cache::set_found(0, &Hop::NONE);
         return Verdict::MOVES;
     }
     let target = if network.is_pod(packet.dst) {
@@ -108,7 +108,7 @@ fn find_outside(frame: &Frame<'_>, packet: &Packet, now: u32) -> u32 {
             place.fill_outside(frame, packet, flags, now);
         }
     }
-    route_cache::find(flags, &Hop::NONE);
+    route_cache::set_found(flags, &Hop::NONE);
     0
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> bool {
     let is_of = route.kind == Kind::ToOutside && route.is_of(frame.ifindex(), packet.src, packet.dst);
     let is_known = is_of && route.since == now() && frame.sender() == Some(route.sender);
     if is_known {
-        find(route.flags, &route.hop);
+        set_found(route.flags, &route.hop);
     }
     is_known
 }
@@ -171,7 +171,7 @@ pub(crate) fn place(packet: &Packet, now: u32) -> Option<&'static mut Route> {
 
 /// Sets the route to no pod that one packet takes. It is in memory of this CPU, because the stack of who asks is nearly full.
 #[inline(always)]
-pub(crate) fn find(flags: u32, hop: &Hop) {
+pub(crate) fn set_found(flags: u32, hop: &Hop) {
     // SAFETY: see [`Route`].
     if let Some(route) = ROUTE_CACHE.get_ptr_mut(SPARE).map(|route| unsafe { &mut *route }) {
         (route.flags, route.hop) = (flags, *hop);

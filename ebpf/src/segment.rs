@@ -5,7 +5,11 @@ use portolan_abi::{Addr, Network, Port};
 
 use crate::frame::{Headers, L3};
 use crate::packet::{ETH_IPV4, ETH_IPV6, IPPROTO_TCP, IPPROTO_UDP, Ipv4, Ipv6};
+use crate::sum::added;
 use crate::tcp::Tcp;
+
+/// What a TTL that falls by one adds to the checksum of an IPv4 header: its word falls by 0x100 (RFC 1624).
+pub(crate) const HOP: u16 = 0xfeff_u16.to_be();
 
 /// Where an IPv6 header has its hop limit.
 const IPV6_HOPS: usize = 7;
@@ -171,12 +175,10 @@ impl Header for Ipv4 {
     #[inline(always)]
     fn decrement_hops(frame: &impl Headers) -> Option<()> {
         let ip = frame.at::<Self>(L3)?;
-        // SAFETY: `at` has checked the bounds. The TTL is the high byte of its word, so that the sum grows by one in its
-        // high byte (RFC 1624), and is never 0xffff (include/net/ip.h, `ip_decrease_ttl`).
+        // SAFETY: `at` has checked the bounds.
         unsafe {
             (*ip).ttl -= 1;
-            let sum = u32::from(u16::from_be((*ip).sum)) + 0x100;
-            (*ip).sum = ((sum + u32::from(sum >= 0xffff)) as u16).to_be();
+            (*ip).sum = !added(!(*ip).sum, HOP);
         }
         Some(())
     }

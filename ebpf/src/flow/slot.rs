@@ -45,11 +45,12 @@ pub(crate) fn take(transport: &mut Transport) -> bool {
 extern "C" fn try_slot(_: u32, search: &mut Search) -> c_long {
     let Some(head) = FLOW_HEAD.get_ptr_mut(0) else { return STOP };
     let index = fetch_add(head, 1) as u32 & search.mask;
-    let Some(place) = Place::of(&FlowRef::new(0, index, Flow::ORIGINAL)) else { return STOP };
+    let at = FlowRef::new(0, index, Flow::ORIGINAL);
+    let Some(place) = Place::of(&at) else { return STOP };
     let turn = place.turn();
     let is_free = match Flow::step(turn) {
         Flow::FREE => true,
-        Flow::USED => !place.is_kept() && end(turn, FlowRef::new(turn, index, Flow::ORIGINAL).place),
+        Flow::USED => !place.is_kept() && end(turn, at.place),
         _ => false,
     };
     if !is_free {
@@ -70,6 +71,12 @@ impl Place {
     #[inline(always)]
     pub(crate) fn of(flow: &FlowRef) -> Option<Self> {
         FLOW_SLOTS.get_ptr_mut(flow.slot()).map(|place| Self { flow: place, direction: flow.direction() })
+    }
+
+    /// The same, if it is still the flow's.
+    #[inline(always)]
+    pub(crate) fn held_by(flow: &FlowRef) -> Option<Self> {
+        Self::of(flow).filter(|place| place.is_of(flow))
     }
 
     /// [`Flow::turn`]. What is read before is not read later, and the reverse.

@@ -74,8 +74,12 @@ pub fn remove(pin: &Path) -> io::Result<()> {
 /// The interface that a pinned link is attached to, by the number in the name of `tcx-<number>-<program>` and
 /// `xdp-<number>`; `None`: it is gone, or it is a link to the cgroup.
 pub fn interface(pin: &Path) -> Option<String> {
-    let number = pin.file_name()?.to_str()?.split('-').nth(1)?.parse::<u32>().ok()?;
-    Some(if_indextoname(number).ok()?.to_string_lossy().into_owned())
+    name_of(pin.file_name()?.to_str()?.split('-').nth(1)?.parse().ok()?)
+}
+
+/// The name of the interface of this number; `None`: there is none.
+pub(super) fn name_of(ifindex: u32) -> Option<String> {
+    Some(if_indextoname(ifindex).ok()?.to_string_lossy().into_owned())
 }
 
 /// Attaches a program beside those of others and pins the link, in place of a link that could not be adopted. Both are

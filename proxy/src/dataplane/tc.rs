@@ -13,11 +13,11 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
+use nix::net::if_::{if_nameindex, if_nametoindex};
 use portolan_cni::bpf;
 use portolan_cni::hook::{self, Direction, FROM_POD, Hook, HookError, Kept, Method, Program, clsact};
 
-use super::{Pins, sys};
+use super::{Pins, links, sys};
 use crate::node::links::is_pod_name;
 
 pub mod qdisc;
@@ -216,12 +216,12 @@ impl Packets {
 
 /// Whether this number is that of the interface of this name.
 fn is_named(ifindex: u32, name: &str) -> bool {
-    if_indextoname(ifindex).is_ok_and(|found| found.to_bytes() == name.as_bytes())
+    links::name_of(ifindex).is_some_and(|found| found == name)
 }
 
 /// Whether this number is that of a pod's veth.
 fn is_pod(ifindex: u32) -> bool {
-    if_indextoname(ifindex).is_ok_and(|name| name.to_str().is_ok_and(is_pod_name))
+    links::name_of(ifindex).is_some_and(|name| is_pod_name(&name))
 }
 
 fn remove_other_filters(wanted: impl Fn(u32) -> bool) -> Result<()> {

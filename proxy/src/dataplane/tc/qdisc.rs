@@ -7,11 +7,11 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use nix::net::if_::if_indextoname;
 use portolan_cni::bpf;
 use portolan_cni::hook::{Program, clsact};
 
 use super::remove;
+use crate::dataplane::links;
 
 /// Gives an interface a clsact qdisc if it has none, and notes it before.
 pub(super) fn make(dir: &Path, ifindex: u32, mark: &Program) -> Result<()> {
@@ -46,8 +46,7 @@ pub fn unmake(pin: &Path) -> Result<()> {
 
 /// The interface whose qdisc a pin stands for; `None`: it is gone.
 pub fn interface(pin: &Path) -> Option<String> {
-    let name = if_indextoname(number(pin)?).ok()?;
-    Some(name.to_string_lossy().into_owned())
+    links::name_of(number(pin)?)
 }
 
 /// Takes away the qdiscs of interfaces that are not to have programs.
