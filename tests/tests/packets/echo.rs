@@ -24,18 +24,23 @@ const LOOK: Duration = Duration::from_millis(20);
 /// More than any datagram has.
 const DATAGRAM: usize = 1 << 16;
 
-/// Binds as soon as the port is free: until a child of the test has begun its own program, it has copies of sockets that
-/// are closed.
+/// Binds or connects as soon as the addresses are free: until a child of the test has begun its own program, it has
+/// copies of sockets that are closed here.
+fn when_free<T: Send>(netns: &Netns, what: &str, open: impl Fn() -> io::Result<T> + Sync) -> Result<T> {
+    let open = || match netns.inside(&open)? {
+        Err(e) if matches!(e.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable) => Ok(None),
+        other => other.map(Some).with_context(|| what.to_owned()),
+    };
+    until(SOON, what, open).map(|(socket, _)| socket)
+}
+
+/// Binds as soon as the port is free.
 pub(crate) fn bound<T: Send>(
     netns: &Netns,
     at: SocketAddr,
     bind: fn(SocketAddr) -> io::Result<T>,
 ) -> Result<T> {
-    let bind = || match netns.inside(|| bind(at))? {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => Ok(None),
-        other => other.map(Some).with_context(|| format!("binding {at}")),
-    };
-    until(SOON, "the port is free", bind).map(|(socket, _)| socket)
+    when_free(netns, &format!("binding {at}"), || bind(at))
 }
 
 /// Sends every datagram back to whom it came from, until it is dropped.
@@ -73,16 +78,17 @@ impl Drop for Echo {
 
 /// A UDP socket in a namespace, connected, with a port of its own or this one.
 pub(crate) fn udp_to(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<UdpSocket> {
-    let socket =
-        netns.inside(|| UdpSocket::bind(from).and_then(|socket| socket.connect(to).map(|()| socket)))?;
-    let socket = socket.with_context(|| format!("{from} to {to}"))?;
-    socket.set_read_timeout(Some(SOON))?;
-    Ok(socket)
+    when_free(netns, &format!("{from} to {to}"), || {
+        let socket = UdpSocket::bind(from)?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(SOON))?;
+        Ok(socket)
+    })
 }
 
-/// A TCP connection from a namespace and, unless it is 0, from this port, which another socket may just have had.
+/// A TCP connection from a namespace and, unless it is 0, from this port, as soon as another socket that had it is gone.
 pub(crate) fn tcp_to(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
-    let connected = netns.inside(|| -> io::Result<TcpStream> {
+    when_free(netns, &format!("{from} to {to}"), || {
         let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&socket, ReuseAddr, &true)?;
@@ -92,8 +98,7 @@ pub(crate) fn tcp_to(netns: &Netns, from: SocketAddr, to: SocketAddr) -> Result<
         connect(stream.as_raw_fd(), &SockaddrStorage::from(to))?;
         stream.set_read_timeout(Some(SOON))?;
         Ok(stream)
-    })?;
-    connected.with_context(|| format!("{from} to {to}"))
+    })
 }
 
 /// The byte at a place of what is transferred: no part of it looks like another.
