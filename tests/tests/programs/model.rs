@@ -386,7 +386,7 @@ impl Model {
         }
         // Any of them; the frame tells which, unless it was dropped.
         let told = self.told(step, key);
-        let dst = backends.iter().find(|dst| told.is_some_and(|told| is_sent_to(transport, &told, **dst)));
+        let dst = backends.iter().find(|dst| told.is_some_and(|told| told.dst == **dst));
         let dst = dst.unwrap_or(&backends[0]);
         let to = Key { dst: *dst, ..key };
         if is_pod {
@@ -427,16 +427,15 @@ impl Model {
         }
     }
 
-    /// What became of a packet where the programs may choose: the frame tells, and of one that was answered the flow.
+    /// What became of a packet where the programs may choose: the frame tells, and the flow where the frame was answered or has no
+    /// ports.
     fn told(&self, step: &Step<'_>, key: Key) -> Option<Key> {
         if step.seen.counts.get(Outcome::TtlExpired) > 0 {
             return self.world.flow(key);
         }
         let out = Net::read(&step.seen.frame)?;
         let ports = Transport::read(&step.seen.frame, &out, &mut Fragments::new());
-        let unknown = |ip| SocketAddr::new(ip, 0);
-        let addresses = Key { src: unknown(out.src), dst: unknown(out.dst), ..key };
-        Some(ports.map_or(addresses, |out| out.key))
+        ports.map_or_else(|_| self.world.flow(key), |out| Some(out.key))
     }
 
     /// A translated packet goes where it now belongs.
@@ -503,11 +502,6 @@ impl Model {
         }
         Expected { action: Action::Redirect, counts, frame, transport: None, is_new: false }
     }
-}
-
-/// Whether a translated packet has gone to a backend; a later fragment tells the address alone.
-fn is_sent_to(transport: &Transport, told: &Key, dst: SocketAddr) -> bool {
-    told.dst == dst || (transport.kind == Kind::Headless && told.dst.ip() == dst.ip())
 }
 
 fn is_closed(one: &Flow, other: &Flow) -> bool {
