@@ -1,4 +1,5 @@
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,9 +14,16 @@ fn name() -> ObjectName {
     ObjectName::new("shop", "cart")
 }
 
-/// A port that was free a moment ago.
+/// A port of its own for each who asks, below those that the kernel gives to clients: who connects to one of those until somebody
+/// listens may in the end be connected to itself.
 async fn free_port() -> u16 {
-    TcpListener::bind((LOCALHOST, 0)).await.unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind((LOCALHOST, port)).await.is_ok() {
+            return port;
+        }
+    }
 }
 
 fn servers() -> Servers {
