@@ -99,6 +99,13 @@ fn at(mixed: u32) -> Option<&'static mut Route> {
     ROUTE_CACHE.get_ptr_mut(segment::place(mixed, BITS)).map(|route| unsafe { &mut *route })
 }
 
+/// The same of what was rewritten. It may come by several interfaces: what backends here and elsewhere answer to one client has the
+/// same addresses then.
+#[inline(always)]
+fn at_rewritten(ifindex: u32, src: &Addr, dst: &Addr) -> Option<&'static mut Route> {
+    at(segment::mixed(src, dst) ^ ifindex)
+}
+
 /// Sends a segment where the last one between its addresses went; `None` when there was none lately, or when this one is not like
 /// it.
 #[inline(always)]
@@ -139,7 +146,7 @@ pub(crate) fn outside(frame: &Frame<'_>, packet: &Packet) -> bool {
 /// Where packets went last that came by this interface and were rewritten to these addresses.
 #[inline(always)]
 pub(crate) fn rewritten(ifindex: u32, proto: u8, src: Addr, dst: Addr, moment: u32) -> Option<Hop> {
-    let route = at(segment::mixed(&src, &dst))?;
+    let route = at_rewritten(ifindex, &src, &dst)?;
     let is_of = route.kind == Kind::Rewritten && route.is_of(ifindex, src, dst);
     (is_of && route.flags == u32::from(proto) && route.since == at_generation(moment)).then_some(route.hop)
 }
@@ -148,7 +155,7 @@ pub(crate) fn rewritten(ifindex: u32, proto: u8, src: Addr, dst: Addr, moment: u
 #[inline(never)]
 pub(crate) fn remember_rewritten(frame: &Frame<'_>, proto: u8, src: &Addr, dst: &Addr, hop: &Hop) -> u32 {
     let Some(now) = transport::get().map(|transport| at_generation(transport.moment)) else { return 0 };
-    let Some(route) = at(segment::mixed(src, dst)) else { return 0 };
+    let Some(route) = at_rewritten(frame.ifindex(), src, dst) else { return 0 };
     if route.since != now {
         (route.src, route.dst, route.since) = (*src, *dst, now);
         route.from = frame.ifindex() | segment::family(src);
