@@ -45,16 +45,34 @@ pub(crate) fn node_addr(addr: &Addr) -> Option<u32> {
     unsafe { NODE_ADDRS.get(addr) }.copied()
 }
 
+/// The same of where a packet goes, of which most are for the address that others know: 0 if it is nobody's.
+#[inline(always)]
+pub(crate) fn flags_at(network: &Network, addr: &Addr) -> u32 {
+    network.node_flags(*addr).unwrap_or_else(|| node_addr(addr).unwrap_or(0))
+}
+
 /// Whether the address is that of a node of the cluster.
 #[inline(always)]
 pub(crate) fn is_node(addr: &Addr) -> bool {
     node_addr(addr).is_some_and(|flags| flags & NodeAddrFlags::NODE != 0)
 }
 
-/// Whether the address is this machine's.
+/// Whether the address is this machine's. Most are not, which mostly is seen without a lookup.
 #[inline(always)]
 pub(crate) fn is_own(addr: &Addr) -> bool {
-    node_addr(addr).is_some_and(|flags| flags & NodeAddrFlags::OWN != 0)
+    node_owns(addr) != 0
+}
+
+/// [`is_own`], as a global function: the verifier looks at those once, and not again for each of their callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn node_owns(addr: *const Addr) -> u64 {
+    // SAFETY: the verifier lets no caller pass anything but an address, or nothing.
+    let Some(addr) = (unsafe { addr.as_ref() }) else { return 0 };
+    let may_be = get().is_none_or(|network| network.may_be_own(*addr));
+    // A copy: kernels before 6.2 take no key that a global function was given.
+    let addr = *addr;
+    u64::from(may_be && node_addr(&addr).is_some_and(|flags| flags & NodeAddrFlags::OWN != 0))
 }
 
 /// The range inside the cluster that holds the address; `None`: it is outside.

@@ -124,8 +124,24 @@ pub(crate) fn to_service(transport: &mut Transport, client: Client) -> Verdict {
 }
 
 /// The same without a count: of a packet about which somebody else decides.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn choose(transport: &mut Transport, client: Client) -> Verdict {
+    let verdict = give(transport, client);
+    if verdict == Verdict::UNDECIDED && !transport.is_near {
+        let backend = &transport.to.dst;
+        transport.is_near = network::is_own(backend)
+            || match client.sender {
+                Sender::Pod => network::is_inside(backend),
+                Sender::Node => true,
+                Sender::Outside => false,
+            };
+    }
+    verdict
+}
+
+/// Whom it is given to, and whether that is a pod of this node.
+#[inline(never)]
+fn give(transport: &mut Transport, client: Client) -> Verdict {
     let key = &transport.key;
     let asked = &transport.asked;
     let mut frontend = Frontend::default();
@@ -147,13 +163,7 @@ pub(crate) fn choose(transport: &mut Transport, client: Client) -> Verdict {
         return Verdict::drop(Outcome::BrokenSet);
     };
     (transport.to.dst, transport.to.dst_port) = (given.addr, given.port);
-    transport.is_near = given.flags & Backend::LOCAL != 0
-        || network::is_own(&given.addr)
-        || match client.sender {
-            Sender::Pod => network::is_inside(&given.addr),
-            Sender::Node => true,
-            Sender::Outside => false,
-        };
+    transport.is_near = given.flags & Backend::LOCAL != 0;
     Verdict::UNDECIDED
 }
 

@@ -86,7 +86,7 @@ fn arrived(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
     };
     // Where a flow has the port it does not matter yet whose the address is.
     let has_port = flow::has_port(transport.key.dst_port);
-    let flags = if has_port { None } else { Some(network::node_addr(&packet.dst).unwrap_or(0)) };
+    let flags = if has_port { None } else { Some(network::flags_at(network, &packet.dst)) };
     let verdict = if belongs(transport, flags.unwrap_or(0)) {
         Verdict::UNDECIDED
     } else {
@@ -135,7 +135,7 @@ fn asked(
     if transport.quoted != 0 {
         return Verdict::STACK;
     }
-    let flags = flags.unwrap_or_else(|| network::node_addr(&packet.dst).unwrap_or(0));
+    let flags = flags.unwrap_or_else(|| network::flags_at(network, &packet.dst));
     let client = client(network, flags);
     let is_direct = network.flags & NetworkFlags::DIRECT != 0;
     transport.ends = Some(if client.is_at_home { FlowFlags::DST_IS_NODE } else { 0 });

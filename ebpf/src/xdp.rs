@@ -47,7 +47,7 @@ fn carry(frame: &Frame<'_>) -> Option<u32> {
         return None;
     }
     let transport = transport::parse_plain(frame, &packet)?;
-    let flags = network::node_addr(&packet.dst).unwrap_or(0);
+    let flags = network::flags_at(network, &packet.dst);
     let known = uplink::belongs(transport, flags);
     if !known && !asks(&packet, transport, network, flags) {
         return None;

@@ -115,9 +115,13 @@ pub struct Network {
     pub slot_mask: u32,
     /// [`NetworkFlags`].
     pub flags: u32,
+    /// What `NODE_ADDRS` says of `node_v4` and of `node_v6`: most packets from outside are for one of these.
+    pub node_flags: [u32; 2],
+    /// The [`Network::filter_bit`] of each address that `NODE_ADDRS` calls this machine's.
+    pub own_filter: u32,
 }
 
-const _: () = assert!(size_of::<Network>() == 108);
+const _: () = assert!(size_of::<Network>() == 120);
 
 impl Network {
     /// No pods, no addresses, nothing forwarded.
@@ -134,6 +138,8 @@ impl Network {
             mtu: 0,
             slot_mask: 0,
             flags: 0,
+            node_flags: [0; 2],
+            own_filter: 0,
         }
     };
 
@@ -145,6 +151,30 @@ impl Network {
         } else {
             addr.masked(self.pods_v6_mask).same(self.pods_v6)
         }
+    }
+
+    /// The flags of the address in `NODE_ADDRS`, where it is the node's that others know.
+    #[inline(always)]
+    pub const fn node_flags(&self, addr: Addr) -> Option<u32> {
+        let [v4, v6] = self.node_flags;
+        match self.node(addr).same(addr) {
+            true if addr.is_v4() => Some(v4),
+            true => Some(v6),
+            false => None,
+        }
+    }
+
+    /// Whether the address may be this machine's: of most others this says that they are not.
+    #[inline(always)]
+    pub const fn may_be_own(&self, addr: Addr) -> bool {
+        self.own_filter & Self::filter_bit(addr) != 0
+    }
+
+    /// One bit, which depends on all of the address.
+    #[inline(always)]
+    pub const fn filter_bit(addr: Addr) -> u32 {
+        let [first, second, third, last] = addr.words();
+        1 << ((first ^ second ^ third ^ last).wrapping_mul(0x9e37_79b1) >> 27)
     }
 
     /// The node's address of the family of `addr`.

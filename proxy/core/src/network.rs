@@ -187,13 +187,14 @@ fn key(cidr: IpNetwork) -> CidrKey {
     CidrKey { prefix_len: prefix.length(), addr: prefix.addr() }
 }
 
-/// This node's pods and its way to others. `is_routed`: whether a pod CIDR is this node's to route; `flow_slots`: how
-/// many there are.
+/// This node's pods and its way to others. `is_routed`: whether a pod CIDR is this node's to route; `addrs`: what `NODE_ADDRS`
+/// holds; `flow_slots`: how many there are.
 pub(crate) fn network(
     own: Option<&Node>,
     is_routed: impl Fn(IpNetwork) -> bool,
     machine: &MachineFacts,
     config: &NetworkConfig,
+    addrs: &BTreeMap<Addr, u32>,
     flow_slots: u32,
 ) -> Network {
     let pods = |family, empty: (Addr, Addr)| {
@@ -208,17 +209,21 @@ pub(crate) fn network(
     let (pods_v4, pods_v4_mask) = pods(Family::V4, (none.pods_v4, none.pods_v4_mask));
     let (pods_v6, pods_v6_mask) = pods(Family::V6, (none.pods_v6, none.pods_v6_mask));
     let node = |family: Family| internal_ip(own, family).map_or_else(|| family.any(), Addr::from);
+    let (node_v4, node_v6) = (node(Family::V4), node(Family::V6));
+    let of_machine = addrs.iter().filter(|(_, flags)| *flags & NodeAddrFlags::OWN != 0);
     let mtu = machine.uplinks.values().map(|uplink| uplink.mtu).min().unwrap_or(0);
     Network {
         pods_v4,
         pods_v4_mask,
         pods_v6,
         pods_v6_mask,
-        node_v4: node(Family::V4),
-        node_v6: node(Family::V6),
+        node_v4,
+        node_v6,
         mtu,
         slot_mask: flow_slots.checked_ilog2().map_or(0, |bits| (1 << bits) - 1),
         flags: if mtu > 0 { flags(config) } else { 0 },
+        node_flags: [node_v4, node_v6].map(|addr| addrs.get(&addr).copied().unwrap_or(0)),
+        own_filter: of_machine.fold(0, |filter, (addr, _)| filter | Network::filter_bit(*addr)),
     }
 }
 

@@ -107,7 +107,10 @@ fn the_network_of_a_node() {
         MachineFacts { uplinks: [(2, uplink(1500)), (3, uplink(1400))].into(), ..MachineFacts::default() };
     let dual = node("a", "fd00::1 192.168.0.1 192.168.0.2", "10.244.0.7/24 10.99.0.0/24 fd00:10::/64");
     let config = NetworkConfig { direct: true, ..NetworkConfig::default() };
-    let found = network(Some(&dual), |_| true, &machine, &config, 1000);
+    let own = NodeAddrFlags::OWN;
+    let addrs = [("192.168.0.1", own | NodeAddrFlags::NODE), ("192.168.0.9", NodeAddrFlags::NODE)];
+    let addrs = addrs.map(|(addr, flags)| (Addr::from(ip(addr)), flags)).into();
+    let found = network(Some(&dual), |_| true, &machine, &config, &addrs, 1000);
     let expected = Network {
         pods_v4: Addr::from(ip("10.244.0.0")),
         pods_v4_mask: Addr::from_words([
@@ -123,14 +126,19 @@ fn the_network_of_a_node() {
         mtu: 1400,
         slot_mask: 511,
         flags: NetworkFlags::FORWARD | NetworkFlags::DIRECT | NetworkFlags::RESET,
+        node_flags: [own | NodeAddrFlags::NODE, 0],
+        own_filter: Network::filter_bit(Addr::from(ip("192.168.0.1"))),
     };
     assert_eq!(found, expected);
+    assert!(found.may_be_own(found.node_v4));
+    assert_eq!(found.node_flags(found.node_v4), Some(own | NodeAddrFlags::NODE));
+    assert_eq!(found.node_flags(Addr::from(ip("192.168.0.9"))), None);
     let config = NetworkConfig { forward: false, ..NetworkConfig::default() };
-    let kernel = network(Some(&dual), |_| false, &machine, &config, 1024);
+    let kernel = network(Some(&dual), |_| false, &machine, &config, &BTreeMap::new(), 1024);
     let addrs = Network { node_v4: expected.node_v4, node_v6: expected.node_v6, ..Network::EMPTY };
     assert_eq!(kernel, Network { mtu: 1400, slot_mask: 1023, flags: NetworkFlags::RESET, ..addrs });
     assert_eq!(
-        network(None, |_| true, &MachineFacts::default(), &NetworkConfig::default(), 0),
+        network(None, |_| true, &MachineFacts::default(), &NetworkConfig::default(), &BTreeMap::new(), 0),
         Network::EMPTY
     );
 }

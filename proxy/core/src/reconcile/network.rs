@@ -155,7 +155,8 @@ impl NetworkMaps {
         let is_routed = |cidr| routes.is_some_and(|routes| routes.contains_key(&cidr));
         let nothing = MachineFacts::default();
         let machine = self.machine.as_ref().unwrap_or(&nothing);
-        let network = network::network(own, is_routed, machine, &self.config, self.flow_slots);
+        let network =
+            network::network(own, is_routed, machine, &self.config, self.node_addrs.held(), self.flow_slots);
         if self.network.replace(network) != Some(network) {
             batch.network = Some(Box::new(network));
         }

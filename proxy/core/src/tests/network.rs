@@ -167,6 +167,8 @@ fn without_pods_of_ours_there_are_no_ranges_of_pods() {
         mtu: 1500,
         slot_mask: 255,
         flags: NetworkFlags::RESET,
+        node_flags: [NODE | OURS | NODE_PORTS, 0],
+        own_filter: Network::filter_bit(Addr::from(ip("192.168.0.1"))),
         ..Network::EMPTY
     };
     assert_eq!(observed.network, Some(expected));
