@@ -14,13 +14,13 @@ pub(crate) fn fetch_add(number: *mut u64, change: u64) -> u64 {
     value
 }
 
-/// Adds one to a number that is `expected`; whether it was.
+/// Makes a number that is `expected` another one; whether it was.
 #[inline(always)]
-pub(crate) fn advance(number: *mut u64, expected: u64) -> bool {
+pub(crate) fn exchange(number: *mut u64, expected: u64, next: u64) -> bool {
     let mut was = expected;
     // SAFETY: as above. The instruction compares with this register and no other.
     unsafe {
-        asm!("r0 = cmpxchg_64({number} + 0, r0, {next})", number = in(reg) number, next = in(reg) expected + 1, inout("r0") was);
+        asm!("r0 = cmpxchg_64({number} + 0, r0, {next})", number = in(reg) number, next = in(reg) next, inout("r0") was);
     }
     was == expected
 }

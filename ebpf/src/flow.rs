@@ -1,26 +1,22 @@
 //! Flows: what is translated packet by packet. Written by the programs alone; nothing here is ever evicted while both
 //! sides talk.
 //!
-//! A hash leads from a packet's addresses and ports to the flow's place and turn there. The place tells by its turn whether that
-//! flow is still there: as soon as it is another's turn, nobody finds the old one any more, whatever is left of it.
+//! A hash leads from a packet's addresses and ports to the flow's place. The place tells by its turn and by the flow's keys whether
+//! that flow is still there: as soon as it is another's turn, nobody finds the old one any more, whatever is left of it.
 
+mod index;
 pub(crate) mod slot;
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap};
-use portolan_abi::{Addr, Flow, FlowFlags, FlowKey, FlowRef, FlowState, Hop, Port};
+use aya_ebpf::maps::Array;
+use portolan_abi::{Addr, Direction, Flow, FlowFlags, FlowKey, FlowRef, FlowState, Hop, Port};
 
 use crate::atomic::fetch_add;
 use crate::flow::slot::Place;
 use crate::network;
 use crate::segment;
 use crate::transport::Transport;
-
-/// The daemon sets the size.
-#[map]
-static FLOWS: HashMap<FlowKey, FlowRef> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 #[map]
 static LOCAL_PORTS: Array<u64> = Array::with_max_entries(1 << 16, 0);
@@ -40,9 +36,6 @@ pub(crate) fn made_between(mixed: u32) -> u64 {
     made.map_or(0, |made| unsafe { made.read_volatile() })
 }
 
-/// What an insert says when there is such a key (`EEXIST`).
-const EXISTS: i32 = -17;
-
 /// Whether a port of this node's addresses is in any flow: this spares the host's own traffic a look at `FLOWS`.
 #[inline(always)]
 pub(crate) fn has_port(port: Port) -> bool {
@@ -59,10 +52,10 @@ pub(crate) fn now() -> u32 {
 /// The flow of packets with this key.
 #[inline(always)]
 pub(crate) fn find(key: &FlowKey) -> Option<(FlowRef, Place)> {
-    // SAFETY: the element lives until the program ends. Its memory may become another's meanwhile, which the key tells.
-    let flow = unsafe { FLOWS.get_ptr(key)?.read_volatile() };
-    let place = Place::of(&flow)?;
-    (place.is_of(&flow) && place.direction().key.same(key)).then_some((flow, place))
+    let at = FlowRef { turn: 0, place: index::find(key)?, pad: 0 };
+    let place = Place::of(&at)?;
+    let flow = FlowRef { turn: place.turn(), ..at };
+    (Flow::step(flow.turn) == Flow::USED && place.direction().key.same(key)).then_some((flow, place))
 }
 
 /// Remembers that the flow's backend serves, as of the settings that say `serving`.
@@ -83,22 +76,22 @@ pub(crate) fn set_hop(flow: &FlowRef, hop: &Hop, moment: u32) {
 
 /// Ends the flow that has this turn at a place, unless somebody else has; whether the place is free by that. Its ports are then
 /// nobody's.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn end(turn: u64, place: u32) -> bool {
-    let flow = &FlowRef { turn, place, pad: 0 };
-    let Some(place) = Place::held_by(flow).filter(|place| place.advance(flow.turn)) else { return false };
-    let ended = place.flow();
-    remove(&ended.directions[0].key);
-    remove(&ended.directions[1].key);
-    count_ports(ended, u64::MAX);
-    place.advance(flow.turn + 1)
+    flow_end(turn, place) != 0
 }
 
-#[inline(always)]
-fn remove(key: &FlowKey) {
-    // It is there: nobody inserts what is there, or removes what is another's. Should the kernel refuse all the same, nobody follows
-    // what is left, and nobody gets the key.
-    let _ = FLOWS.remove(key);
+/// [`end`], as a function that the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flow_end(turn: u64, place: u32) -> u64 {
+    let flow = &FlowRef { turn, place, pad: 0 };
+    let Some(place) = Place::held_by(flow).filter(|place| place.advance(flow.turn)) else { return 0 };
+    let ended = place.flow();
+    index::remove(ended.directions[0].entry);
+    index::remove(ended.directions[1].entry);
+    count_ports(ended, u64::MAX);
+    u64::from(place.advance(flow.turn + 1))
 }
 
 /// Ends the flow of packets with this key, if there is one.
@@ -110,11 +103,8 @@ pub(crate) fn end_if_any(key: &FlowKey) -> bool {
 /// Whether answers with this key belong to no flow that is still in use; one that is over gives it up.
 #[inline(never)]
 pub(crate) fn is_free(key: &FlowKey) -> bool {
-    let Some((flow, place)) = find(key) else {
-        // Somebody is making or removing a flow with it this very moment.
-        // SAFETY: the value is not looked at.
-        return unsafe { FLOWS.get(key) }.is_none();
-    };
+    // Should somebody be making or removing a flow with it this very moment, a claim tells.
+    let Some((flow, place)) = find(key) else { return true };
     let found = place.flow();
     (found.is_closed() || found.is_expired(now())) && end(flow.turn, flow.place)
 }
@@ -145,30 +135,26 @@ pub(crate) fn insert(transport: &mut Transport) -> Created {
     let made = place.flow();
     fill(made, transport);
     let slot = transport.flow.slot();
-    let [original, reply] = &made.directions;
+    let [original, reply] = &mut made.directions;
     // Who asks from the port that it is asked at, and is given itself.
     if original.key.same(&reply.key) {
         place.give_back();
         return Created::Clash;
     }
-    // In memory of the map's: the stack of who calls is nearly full.
-    let flow = &mut transport.flow;
-    *flow = FlowRef::new(free + Flow::USED, slot, Flow::REPLY);
-    let mut created = claim(&reply.key, flow);
-    flow.place = FlowRef::new(0, slot, Flow::ORIGINAL).place;
-    if created == Created::Done && !put(&original.key, flow) {
-        remove(&reply.key);
+    let mut created = index::claim(reply, FlowRef::new(0, slot, Flow::REPLY).place);
+    if created == Created::Done && !put(original, FlowRef::new(0, slot, Flow::ORIGINAL).place) {
+        index::remove(reply.entry);
         created = Created::Refused;
     }
     if created == Created::Done {
+        transport.flow = FlowRef::new(free + Flow::USED, slot, Flow::ORIGINAL);
         count_ports(made, 1);
         place.advance(free + 1);
         // Now, so that who finds no flow has asked for the number before.
-        count_made(&original.key);
-        count_made(&reply.key);
+        count_made(&made.directions[0].key);
+        count_made(&made.directions[1].key);
     } else {
         place.give_back();
-        flow.turn = 0;
     }
     created
 }
@@ -199,31 +185,18 @@ fn unseen(transport: &Transport) -> u16 {
 /// Inserts the original direction. Who answers from this port may open a connection from it now: the other flow then ends. One
 /// that another CPU has made for the same packets does not.
 #[inline(always)]
-fn put(key: &FlowKey, flow: &FlowRef) -> bool {
-    let ends = || {
-        find(key).is_some_and(|(other, _)| other.direction() == Flow::REPLY && end(other.turn, other.place))
-    };
-    let created = match claim(key, flow) {
-        Created::Clash if ends() => claim(key, flow),
+fn put(original: &mut Direction, place: u32) -> bool {
+    let created = match index::claim(original, place) {
+        Created::Clash if end_answers(&original.key) => index::claim(original, place),
         created @ (Created::Done | Created::Clash | Created::Refused) => created,
     };
     created == Created::Done
 }
 
-/// Inserts an element that must not be there yet. Where the kernel has no memory at hand, it has been told to get some when
-/// it is asked again.
+/// Ends the flow whose answers have this key.
 #[inline(always)]
-fn claim(key: &FlowKey, flow: &FlowRef) -> Created {
-    let insert = || FLOWS.insert(key, flow, u64::from(BPF_NOEXIST));
-    match insert() {
-        Ok(()) => Created::Done,
-        Err(EXISTS) => Created::Clash,
-        Err(_) => match insert() {
-            Ok(()) => Created::Done,
-            Err(EXISTS) => Created::Clash,
-            Err(_) => Created::Refused,
-        },
-    }
+fn end_answers(key: &FlowKey) -> bool {
+    find(key).is_some_and(|(other, _)| other.direction() == Flow::REPLY && end(other.turn, other.place))
 }
 
 /// What became of a new flow.
@@ -238,15 +211,12 @@ pub(crate) enum Created {
     Refused,
 }
 
-/// Whether the address is this node's, and no pod's.
-#[inline(never)]
-fn is_own(addr: &Addr) -> bool {
-    !network::get().is_some_and(|network| network.is_pod(*addr)) && network::is_own(addr)
-}
-
 /// Which of the ports of a flow are this node's. Most of the addresses of answers are those of what asks.
-#[inline(always)]
+#[inline(never)]
 fn node_flags(transport: &Transport) -> u16 {
+    let Some(network) = network::get() else { return 0 };
+    // No pod's, and this node's.
+    let is_own = |addr: &Addr| !network.is_pod(*addr) && network::is_own(addr);
     let (key, to) = (&transport.key, &transport.to);
     let ends = transport.ends.unwrap_or_else(|| flags(is_own(&key.src), is_own(&key.dst)));
     let (src, dst) = (ends & FlowFlags::SRC_IS_NODE != 0, ends & FlowFlags::DST_IS_NODE != 0);

@@ -320,7 +320,7 @@ impl Rewrite {
     #[inline(never)]
     fn note(&mut self, flags: u8) -> u32 {
         if let Some(place) = Place::of(&self.flow) {
-            place.note(Tcp::state(flags));
+            place.tell(Tcp::state(flags));
         }
         // What may begin a connection is looked at each time.
         self.flags |= flags & !Tcp::SYN;

@@ -127,8 +127,10 @@ pub enum MapName {
     SourceRanges,
     /// Hash: ifindex (`u32`) → [`Uplink`](crate::Uplink).
     Uplinks,
-    /// Hash: [`FlowKey`](crate::FlowKey) → [`FlowRef`](crate::FlowRef).
+    /// Array: [`Bucket`](crate::Bucket).
     Flows,
+    /// Array of one [`FlowHash`](crate::FlowHash).
+    FlowHash,
     /// Array: [`Flow`](crate::Flow).
     FlowSlots,
     /// Array of one `u64`: how many slots were looked at.
@@ -173,6 +175,7 @@ impl MapName {
             Self::SourceRanges => "SOURCE_RANGES",
             Self::Uplinks => "UPLINKS",
             Self::Flows => "FLOWS",
+            Self::FlowHash => "FLOW_HASH",
             Self::FlowSlots => "FLOW_SLOTS",
             Self::FlowHead => "FLOW_HEAD",
             Self::LocalPorts => "LOCAL_PORTS",

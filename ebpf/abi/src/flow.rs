@@ -2,9 +2,9 @@
 
 use crate::{Addr, Hop, Port, Proto};
 
-/// A packet's addresses and ports as they are on the wire; the key of `FLOWS`.
+/// A packet's addresses and ports as they are on the wire, by which `FLOWS` is searched.
 ///
-/// A flow has two elements, one for each direction, each keyed by the packets *before* their translation. The reversed key
+/// A flow has two entries there, one for each direction, each found by the packets *before* their translation. The reversed key
 /// of one is what packets of the other become. Traffic between pods that nothing translates has none.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,7 +71,7 @@ const fn mixed(mut bits: u32) -> u32 {
     bits ^ (bits >> 16)
 }
 
-/// Where the flow of packets is; the value of `FLOWS`.
+/// A flow and one of its directions, by its place and its turn there.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(Debug))]
@@ -129,7 +129,7 @@ pub struct Flow {
     pub directions: [Direction; 2],
 }
 
-const _: () = assert!(size_of::<Flow>() == 176);
+const _: () = assert!(size_of::<Flow>() == 184);
 
 /// One direction of a [`Flow`].
 #[repr(C)]
@@ -144,6 +144,8 @@ pub struct Direction {
     pub state: u16,
     #[doc(hidden)]
     pub pad: u16,
+    /// Where `FLOWS` leads to it: the number of the entry, counted over all buckets.
+    pub entry: u32,
     /// Where packets went last.
     pub hop: Hop,
     /// When that was found out: the moment of the route cache (`ebpf/src/route_cache.rs`), after which it is forgotten.
@@ -152,7 +154,7 @@ pub struct Direction {
     pub hop_turn: u32,
 }
 
-const _: () = assert!(size_of::<Direction>() == 76);
+const _: () = assert!(size_of::<Direction>() == 80);
 
 impl Flow {
     /// The direction of who has begun the flow.
@@ -293,4 +295,4 @@ impl FlowFlags {
     }
 }
 
-crate::plain!(FlowKey, FlowRef, Flow);
+crate::plain!(FlowKey, Flow);

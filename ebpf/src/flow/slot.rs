@@ -7,7 +7,7 @@ use aya_ebpf::maps::Array;
 use portolan_abi::{Direction, Flow, FlowRef, Hop};
 
 use super::{end, now};
-use crate::atomic::{advance, barrier, fetch_add};
+use crate::atomic::{barrier, exchange, fetch_add};
 use crate::network;
 use crate::repeat::{GO_ON, STOP, repeat};
 use crate::transport::Transport;
@@ -37,7 +37,10 @@ struct Search {
 pub(crate) fn take(transport: &mut Transport) -> bool {
     let Some(network) = network::get() else { return false };
     let mut search = Search { mask: network.slot_mask, index: 0, found: false };
-    repeat(SLOT_TRIES, try_slot, &mut search);
+    // Mostly the first one will do, and a loop costs more than that.
+    if try_slot(0, &mut search) == GO_ON {
+        repeat(SLOT_TRIES - 1, try_slot, &mut search);
+    }
     transport.flow = FlowRef::new(0, search.index, Flow::ORIGINAL);
     search.found
 }
@@ -99,7 +102,7 @@ impl Place {
     #[inline(always)]
     pub(crate) fn advance(&self, turn: u64) -> bool {
         // SAFETY: as in `turn`.
-        advance(unsafe { &raw mut (*self.flow).turn }, turn)
+        exchange(unsafe { &raw mut (*self.flow).turn }, turn, turn + 1)
     }
 
     /// Goes back to where it was before the last step.
@@ -141,10 +144,18 @@ impl Place {
     #[inline(always)]
     pub(crate) fn note(&self, state: u16) {
         let (direction, now) = (self.direction(), now());
-        // Others may write it at the same time: the same time, or bits that were seen in the same direction.
+        // Others may write it at the same time: the same time.
         if direction.seen != now {
             direction.seen = now;
         }
+        self.tell(state);
+    }
+
+    /// The same of a packet that comes in the same moment as one that was noted.
+    #[inline(always)]
+    pub(crate) fn tell(&self, state: u16) {
+        let direction = self.direction();
+        // Others may write bits that were seen in the same direction.
         if direction.state | state != direction.state {
             direction.state |= state;
         }

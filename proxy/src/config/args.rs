@@ -212,8 +212,8 @@ pub struct RunArgs {
     )]
     pub max_table_rows: u32,
 
-    /// Most flows that are translated packet by packet and go on, rounded up to a power of two; each costs 240 bytes at
-    /// start, and 256 when in use
+    /// Most flows that are translated packet by packet and go on, rounded up to a power of two; each costs 248 bytes at
+    /// start
     #[arg(
         long,
         value_name = "N",

@@ -56,8 +56,7 @@ pub(super) fn serialize<S: Serializer>(limits: &Limits, serializer: S) -> Result
 mod tests {
     use clap::{Args, Command};
     use portolan_abi::{
-        Backend, Flow, FlowKey, FlowRef, Frontend, FrontendKey, ROW_SLOTS, ServiceCounters, ServiceInfo,
-        TableRow,
+        Backend, Bucket, Flow, Frontend, FrontendKey, ROW_SLOTS, ServiceCounters, ServiceInfo, TableRow,
     };
     use portolan_core::maglev;
 
@@ -102,11 +101,9 @@ mod tests {
                 maglev::size(40).div_ceil(ROW_SLOTS),
                 maglev::size(655).div_ceil(ROW_SLOTS)
             ),
-            // A flow has two elements, and a hash for somewhat more than twice the flows has four times the buckets.
             format!(
-                "each costs {} bytes at start, and {} when in use",
-                4 * BUCKET + aligned(size_of::<Flow>()),
-                2 * hash_entry::<FlowKey, FlowRef>()
+                "each costs {} bytes at start",
+                aligned(size_of::<Flow>()) + aligned(size_of::<Bucket>()) * Bucket::PER_FLOW as usize
             ),
         ];
         for sentence in expected {

@@ -13,7 +13,7 @@ use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use portolan_abi::{MapName, Network, ServiceInfo};
+use portolan_abi::{Bucket, FlowHash, MapName, Network, ServiceInfo};
 use portolan_cni::hook::Program;
 use portolan_core::state::Limits;
 
@@ -57,9 +57,9 @@ impl Programs {
             .map_max_entries(MapName::ClusterCidrs.as_str(), limits.cluster_cidrs)
             .map_max_entries(MapName::Uplinks.as_str(), limits.uplinks)
             .map_max_entries(MapName::FlowSlots.as_str(), limits.flow_slots)
-            // Two directions each, and room for what goes while something else comes.
-            .map_max_entries(MapName::Flows.as_str(), 2 * limits.flow_slots + limits.flow_slots / 8);
+            .map_max_entries(MapName::Flows.as_str(), limits.flow_slots * Bucket::PER_FLOW);
         let mut ebpf = loader.load(OBJECT).context("loading the eBPF object")?;
+        draw_flow_hash(&mut ebpf)?;
         create_services(&dir.join(MapName::Services.as_str()), limits.services)?;
         load_programs(&mut ebpf)?;
         let file = File::open(cgroup).with_context(|| format!("opening the cgroup {}", cgroup.display()))?;
@@ -166,7 +166,7 @@ fn load_program(name: &str, program: &mut aya::programs::Program) -> Result<()> 
 }
 
 /// The maps that programs use.
-const MAPS: [MapName; 27] = [
+const MAPS: [MapName; 28] = [
     MapName::Frontends,
     MapName::Backends,
     MapName::Maglev,
@@ -186,6 +186,7 @@ const MAPS: [MapName; 27] = [
     MapName::ClusterCidrs,
     MapName::Uplinks,
     MapName::Flows,
+    MapName::FlowHash,
     MapName::FlowSlots,
     MapName::FlowHead,
     MapName::LocalPorts,
@@ -204,6 +205,24 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr>
 fn packet_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
     let program = ebpf.program_mut(name).with_context(|| format!("the eBPF object has no program {name}"))?;
     Ok(program.try_into()?)
+}
+
+/// Writes `FLOW_HASH`, unless an earlier daemon has: the flows that are there were put where it says.
+fn draw_flow_hash(ebpf: &mut Ebpf) -> Result<()> {
+    let map = ebpf.map(MapName::Flows.as_str()).context("the eBPF object has no map FLOWS")?;
+    let buckets = Array::<_, Bucket>::try_from(map)?.len();
+    let map = ebpf.map_mut(MapName::FlowHash.as_str()).context("the eBPF object has no map FLOW_HASH")?;
+    let mut map = Array::<_, FlowHash>::try_from(map)?;
+    if map.get(&0, 0).context("reading FLOW_HASH")?.mask == 0 {
+        let random = || getrandom::u64().context("drawing random numbers");
+        let mut factors = [0; FlowHash::WORDS];
+        for factor in &mut factors {
+            *factor = random()?;
+        }
+        let hash = FlowHash { factors, addend: random()?, mask: buckets - 1, pad: 0 };
+        map.set(0, hash, 0).context("writing FLOW_HASH")?;
+    }
+    Ok(())
 }
 
 /// No program uses `SERVICES`, so that no object file defines it.

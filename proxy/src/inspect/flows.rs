@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, Map, MapData};
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
-use portolan_abi::{Direction, Flow as Entry, FlowFlags, FlowKey, FlowRef, FlowState, MapName, ServiceInfo};
+use portolan_abi::{Direction, Flow as Entry, FlowFlags, FlowState, MapName, ServiceInfo};
 use serde::Serialize;
 
 use super::table::{age, draw, or_dash};
@@ -132,7 +132,7 @@ fn seen(flow: &Entry) -> u16 {
 /// What the maps hold.
 #[derive(Debug, Default)]
 pub struct Tables {
-    /// Those that `FLOWS` leads to.
+    /// Those of `FLOW_SLOTS`.
     pub flows: Vec<Entry>,
     /// How many elements `FLOW_SLOTS` has.
     pub max: u32,
@@ -167,24 +167,12 @@ fn kept(flows: &[Entry], now: u32) -> u32 {
     u32::try_from(kept.count()).unwrap_or(u32::MAX)
 }
 
-/// The flows that `FLOWS` leads to, and how many there can be.
+/// The flows of `FLOW_SLOTS`, and how many there can be.
 pub(super) fn all(dir: &Path) -> Result<(Vec<Entry>, u32)> {
-    let refs: HashMap<MapData, FlowKey, FlowRef> = typed(dir, MapName::Flows, Map::HashMap)?;
     let slots: Array<MapData, Entry> = typed(dir, MapName::FlowSlots, Map::Array)?;
-    // The kernel lists some twice where others go meanwhile.
-    let mut flows = BTreeMap::new();
-    for element in refs.iter() {
-        let (key, found) = element.context("reading FLOWS")?;
-        if found.direction() != Entry::ORIGINAL {
-            continue;
-        }
-        // One that has ended meanwhile is passed over.
-        let flow = slots.get(&found.slot(), 0).context("reading FLOW_SLOTS")?;
-        if flow.turn == found.turn && flow.directions[Entry::ORIGINAL].key == key {
-            flows.insert(key, flow);
-        }
-    }
-    Ok((flows.into_values().collect(), slots.len()))
+    let flows =
+        slots.iter().filter(|flow| flow.as_ref().map_or(true, |flow| Entry::step(flow.turn) == Entry::USED));
+    Ok((flows.collect::<Result<_, _>>().context("reading FLOW_SLOTS")?, slots.len()))
 }
 
 fn read(pins: &Pins) -> Result<Tables> {

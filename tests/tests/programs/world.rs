@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData};
-use portolan_abi::{Addr, Flow, FlowKey, FlowRef, MapName, PodEntry, PodFlags, Port};
+use portolan_abi::{
+    Addr, Bucket, Direction, Flow, FlowEntry, FlowHash, FlowKey, FlowRef, MapName, PodEntry, PodFlags, Port,
+};
 use portolan_lab::frame::{Mac, proto};
 use portolan_lab::tap::Tap;
 use portolan_lab::wire::Proto;
@@ -18,6 +20,8 @@ use crate::packet::Key;
 pub(crate) const ELSEWHERE: Mac = [2, 0, 0, 0, 0, 9];
 /// The port of all servers.
 pub(crate) const TARGET: u16 = 8080;
+/// Room for more flows than there are frames in a round, twice.
+const FLOWS: &str = "16384";
 /// The nodePorts: served by both pods, by nobody, and under a local policy by the other node's pod alone.
 pub(crate) const SERVED: u16 = 30080;
 pub(crate) const EMPTY: u16 = 30081;
@@ -53,7 +57,8 @@ pub(crate) struct World {
     pub(crate) uplink: u32,
     pub(crate) uplink_mac: Mac,
     pub(crate) remote_pod: [IpAddr; 2],
-    flows: BpfMap<MapData, FlowKey, FlowRef>,
+    buckets: Array<MapData, Bucket>,
+    hash: FlowHash,
     slots: Array<MapData, Flow>,
 }
 
@@ -77,7 +82,7 @@ fn dual(name: &str, last: u8, node_port: u16) -> Service {
 
 impl Cluster {
     pub(crate) fn begin() -> Result<Self> {
-        let lab = Lab::with_xdp(2, &[])?;
+        let lab = Lab::with_xdp(2, &["--max-flows", FLOWS])?;
         let (n1, n2) = (Arc::clone(&lab.nodes()[0]), Arc::clone(&lab.nodes()[1]));
         // Of others on the switch nobody answers, and what has no neighbour yet XDP leaves to tc.
         for ip in ["172.20.0.200", "172.20.0.12", "fd20::200", "fd20::12"] {
@@ -100,7 +105,7 @@ impl Cluster {
         let node = self.node();
         let open = |map: MapName| MapData::from_pin(node.map(map)).with_context(|| map.as_str());
         let entries = BpfMap::<_, Addr, PodEntry>::try_from(Map::HashMap(open(MapName::Pods)?))?;
-        let flows = BpfMap::<_, FlowKey, FlowRef>::try_from(Map::HashMap(open(MapName::Flows)?))?;
+        let hash = Array::<_, FlowHash>::try_from(Map::Array(open(MapName::FlowHash)?))?.get(&0, 0)?;
         let mut pods = HashMap::new();
         let mut translated = HashSet::new();
         for entry in entries.iter() {
@@ -122,7 +127,8 @@ impl Cluster {
             uplink: u32::try_from(uplink.index())?,
             uplink_mac: uplink.mac(),
             remote_pod: Family::BOTH.map(|family| self.two.ip(family)),
-            flows,
+            buckets: Array::try_from(Map::Array(open(MapName::Flows)?))?,
+            hash,
             slots: Array::try_from(Map::Array(open(MapName::FlowSlots)?))?,
         };
         for family in Family::BOTH {
@@ -214,23 +220,52 @@ impl World {
             proto: portolan_abi::Proto(key.proto),
             pad: [0; 3],
         };
-        let found = self.flows.get(&asked, 0).ok()?;
+        let spot = self.hash.spot(&asked);
+        let buckets = spot.buckets.iter().filter_map(|bucket| self.buckets.get(bucket, 0).ok());
+        let mut entries = buckets.flat_map(|bucket| bucket.entries.map(FlowEntry));
+        let place = entries.find(|entry| entry.tag() == spot.tag)?.place();
+        let found = FlowRef { turn: 0, place, pad: 0 };
         let to = self.slots.get(&found.slot(), 0).ok()?.translated(found.direction());
         let socket = |addr: Addr, port: Port| SocketAddr::new(addr.into(), port.get());
         let (src, dst) = (socket(to.src, to.src_port), socket(to.dst, to.dst_port));
         Some(Key { src, dst, ..key })
     }
 
-    /// Forgets every flow that the programs have made, as they would.
+    /// Forgets every flow that the programs have made, as they would; fails when anything else leads somewhere.
     pub(crate) fn forget_flows(&mut self) -> Result<()> {
-        let flows: Vec<(FlowKey, FlowRef)> = self.flows.iter().collect::<Result<_, _>>()?;
-        for (key, found) in flows {
-            self.flows.remove(&key).context("Failed to remove a flow")?;
-            let flow = self.slots.get(&found.slot(), 0)?;
-            let free = found.turn - Flow::USED + 4;
-            self.slots.set(found.slot(), Flow { turn: free, ..flow }, 0)?;
+        for slot in 0..self.slots.len() {
+            let flow = self.slots.get(&slot, 0)?;
+            match Flow::step(flow.turn) {
+                Flow::FREE => continue,
+                Flow::USED => {}
+                step => bail!("the flow at {slot} has stayed in step {step}"),
+            }
+            for direction in [Flow::ORIGINAL, Flow::REPLY] {
+                let Direction { key, entry, .. } = flow.directions[direction];
+                self.forget_entry(entry, &key, FlowRef::new(0, slot, direction).place)?;
+            }
+            let free = flow.turn - Flow::USED + Flow::ENDING + 1;
+            self.slots.set(slot, Flow { turn: free, ..flow }, 0)?;
         }
+        let left =
+            self.buckets.iter().position(|bucket| bucket.is_ok_and(|bucket| bucket != Bucket::default()));
+        ensure!(left.is_none(), "a bucket leads to no flow: {left:?}");
         Ok(())
+    }
+
+    /// Empties an entry; fails when it is not where `key` is looked for, or leads somewhere else.
+    fn forget_entry(&mut self, entry: u32, key: &FlowKey, place: u32) -> Result<()> {
+        let entries = u32::try_from(Bucket::ENTRIES)?;
+        let (index, at) = (entry / entries, usize::try_from(entry % entries)?);
+        let mut bucket = self.buckets.get(&index, 0)?;
+        let spot = self.hash.spot(key);
+        let wanted = FlowEntry::new(spot.tag, place).0 | FlowEntry::VALID;
+        ensure!(
+            spot.buckets.contains(&index) && bucket.entries[at] == wanted,
+            "entry {entry} is not of {key:?}"
+        );
+        bucket.entries[at] = 0;
+        self.buckets.set(index, bucket, 0).context("Failed to empty an entry")
     }
 }
 

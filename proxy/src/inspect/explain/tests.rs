@@ -46,7 +46,7 @@ fn tcp(src: (&str, u16), dst: (&str, u16)) -> FlowKey {
 /// Adds a flow that both sides use.
 fn add_flow(snapshot: &mut Snapshot, sent: FlowKey, given: FlowKey, state: u16) {
     let direction =
-        |key| Direction { key, seen: 0, state, pad: 0, hop: Hop::NONE, hop_since: 0, hop_turn: 0 };
+        |key| Direction { key, seen: 0, state, pad: 0, entry: 0, hop: Hop::NONE, hop_since: 0, hop_turn: 0 };
     let flow = Flow {
         turn: Flow::USED,
         service: 1,

@@ -1,4 +1,4 @@
-use portolan_abi::{Addr, Attachment, Hop, Owner, PodEntry, PodState, Port, Proto};
+use portolan_abi::{Addr, Attachment, FlowKey, Hop, Owner, PodEntry, PodState, Port, Proto};
 use portolan_core::names::padded;
 
 use super::*;
@@ -26,6 +26,7 @@ fn flow_of(sent: FlowKey, given: FlowKey, service: u32, states: (u16, u16)) -> E
         seen: NOW - 10,
         state,
         pad: 0,
+        entry: 0,
         hop: Hop::NONE,
         hop_since: 0,
         hop_turn: 0,

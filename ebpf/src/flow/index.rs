@@ -1,0 +1,142 @@
+//! Where a packet's flow is: a hash whose memory is all there from the start, so that a new flow asks for none while its packet
+//! waits, and whose entries are changed one by one and never move, so that nobody who looks has to wait.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use portolan_abi::{Bucket, Direction, FlowEntry, FlowHash, FlowKey, Spot};
+
+use super::Created;
+use crate::atomic::exchange;
+
+/// The daemon sets the size.
+#[map]
+static FLOWS: Array<Bucket> = Array::with_max_entries(1, 0);
+
+/// The daemon writes it before any program runs.
+#[map]
+static FLOW_HASH: Array<FlowHash> = Array::with_max_entries(1, 0);
+
+/// How many entries a key may have.
+const ENTRIES: u32 = 2 * Bucket::ENTRIES as u32;
+
+/// The entries that a key may have.
+struct Entries {
+    spot: Spot,
+    buckets: [*mut Bucket; 2],
+}
+
+impl Entries {
+    #[inline(always)]
+    fn of(key: &FlowKey) -> Option<Self> {
+        let spot = FLOW_HASH.get(0)?.spot(key);
+        let [one, other] = spot.buckets;
+        Some(Self { spot, buckets: [FLOWS.get_ptr_mut(one)?, FLOWS.get_ptr_mut(other)?] })
+    }
+
+    /// One of them: now of the one bucket and now of the other, so that of two the emptier one is filled first.
+    #[inline(always)]
+    fn at(&self, number: u32) -> *mut u64 {
+        let bucket = self.buckets[number as usize & 1];
+        // SAFETY: a bucket has so many.
+        unsafe { bucket.cast::<u64>().add(number as usize >> 1) }
+    }
+
+    #[inline(always)]
+    fn read(&self, number: u32) -> u64 {
+        // SAFETY: the elements are there for ever.
+        unsafe { self.at(number).read_volatile() }
+    }
+
+    /// Puts an entry where none is; its number, if there is room.
+    #[inline(always)]
+    fn put(&self, entry: u64) -> Option<u32> {
+        (0..ENTRIES).find(|number| self.read(*number) == 0 && exchange(self.at(*number), 0, entry))
+    }
+
+    /// Whether there is another one with the same tag.
+    #[inline(always)]
+    fn has_other(&self, entry: u64) -> bool {
+        let same = |other: u64| FlowEntry(other).tag() == self.spot.tag && other != entry;
+        (0..ENTRIES).any(|number| same(self.read(number)))
+    }
+
+    /// Its number among all that there are: [`Direction::entry`].
+    #[inline(always)]
+    fn index(&self, number: u32) -> u32 {
+        self.spot.buckets[number as usize & 1] * Bucket::ENTRIES as u32 + (number >> 1)
+    }
+}
+
+/// Writes an entry of ours: nobody else changes what is not 0.
+#[inline(always)]
+fn write(index: u32, entry: u64) {
+    if let Some(bucket) = FLOWS.get_ptr_mut(index / Bucket::ENTRIES as u32) {
+        // SAFETY: the element is there for ever, and has so many.
+        unsafe { bucket.cast::<u64>().add(index as usize % Bucket::ENTRIES).write_volatile(entry) };
+    }
+}
+
+/// The place of the flow whose packets have this key, if there is one.
+#[inline(always)]
+pub(super) fn find(key: &FlowKey) -> Option<u32> {
+    let place = flow_place(key);
+    (place != NOWHERE).then_some(place as u32)
+}
+
+/// What is no place.
+const NOWHERE: u64 = u64::MAX;
+
+/// [`find`], as a global function: the verifier looks at those once, and not again for each of their callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flow_place(key: *const FlowKey) -> u64 {
+    // SAFETY: the verifier lets no caller pass anything but a key, or nothing.
+    let Some(entries) = unsafe { key.as_ref() }.and_then(Entries::of) else { return NOWHERE };
+    let wanted = FlowEntry::new(entries.spot.tag, 0).0 | FlowEntry::VALID;
+    for number in 0..ENTRIES {
+        let entry = entries.read(number);
+        if (entry ^ wanted) & FlowEntry::KEY == 0 {
+            return u64::from(FlowEntry(entry).place());
+        }
+    }
+    NOWHERE
+}
+
+/// Leads packets of a direction to its place, unless they are led somewhere else already.
+///
+/// Who puts an entry looks afterwards whether there is another one with its tag: of two that do so at once at least one sees the
+/// other, and whoever does takes its own back.
+#[inline(always)]
+pub(super) fn claim(direction: &mut Direction, place: u32) -> Created {
+    match flow_claim(direction, place) {
+        DONE => Created::Done,
+        CLASH => Created::Clash,
+        _ => Created::Refused,
+    }
+}
+
+const DONE: u64 = Created::Done as u64;
+const CLASH: u64 = Created::Clash as u64;
+const REFUSED: u64 = Created::Refused as u64;
+
+/// [`claim`], as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flow_claim(direction: *mut Direction, place: u32) -> u64 {
+    // SAFETY: as in `flow_place`; the direction is nobody else's yet.
+    let Some(direction) = (unsafe { direction.as_mut() }) else { return REFUSED };
+    let Some(entries) = Entries::of(&direction.key) else { return REFUSED };
+    let entry = FlowEntry::new(entries.spot.tag, place).0;
+    let Some(number) = entries.put(entry) else { return REFUSED };
+    direction.entry = entries.index(number);
+    let is_only = !entries.has_other(entry);
+    // SAFETY: the element is there for ever, and nobody else changes what is not 0.
+    unsafe { entries.at(number).write_volatile(if is_only { entry | FlowEntry::VALID } else { 0 }) };
+    if is_only { DONE } else { CLASH }
+}
+
+/// Empties an entry.
+#[inline(always)]
+pub(super) fn remove(index: u32) {
+    write(index, 0);
+}
