@@ -7,6 +7,8 @@
 mod index;
 pub(crate) mod slot;
 
+use core::ffi::c_long;
+
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
@@ -15,6 +17,7 @@ use portolan_abi::{Addr, Direction, Flow, FlowFlags, FlowKey, FlowRef, FlowState
 use crate::atomic::fetch_add;
 use crate::flow::slot::Place;
 use crate::network;
+use crate::repeat::{GO_ON, STOP, repeat};
 use crate::segment;
 use crate::transport::Transport;
 
@@ -103,7 +106,8 @@ pub(crate) fn end_if_any(key: &FlowKey) -> bool {
 /// Whether answers with this key belong to no flow that is still in use; one that is over gives it up.
 #[inline(never)]
 pub(crate) fn is_free(key: &FlowKey) -> bool {
-    // Should somebody be making or removing a flow with it this very moment, a claim tells.
+    // Should somebody be making a flow with it this very moment, a claim tells; the host's own packet makes none, and has come before
+    // that flow.
     let Some((flow, place)) = find(key) else { return true };
     let found = place.flow();
     (found.is_closed() || found.is_expired(now())) && end(flow.turn, flow.place)
@@ -118,7 +122,7 @@ pub(crate) fn create(transport: &mut Transport) -> Created {
     }
 }
 
-/// Whether the flow that [`insert`] has clashed with is over, and gone now.
+/// Whether the flow that [`insert`] has clashed with is gone, or over, and gone now.
 #[inline(always)]
 fn clash_is_over(transport: &Transport) -> bool {
     Place::of(&transport.flow).is_some_and(|place| is_free(&place.flow().directions[Flow::REPLY].key))
@@ -134,20 +138,22 @@ pub(crate) fn insert(transport: &mut Transport) -> Created {
     }
     let made = place.flow();
     fill(made, transport);
-    let slot = transport.flow.slot();
+    let at = transport.flow.place;
     let [original, reply] = &mut made.directions;
     // Who asks from the port that it is asked at, and is given itself.
     if original.key.same(&reply.key) {
         place.give_back();
         return Created::Clash;
     }
-    let mut created = index::claim(reply, FlowRef::new(0, slot, Flow::REPLY).place);
-    if created == Created::Done && !put(original, FlowRef::new(0, slot, Flow::ORIGINAL).place) {
-        index::remove(reply.entry);
-        created = Created::Refused;
+    let mut created = put(original, at);
+    if created == Created::Done {
+        created = index::claim(reply, FlowRef::answering(at));
+        if created != Created::Done {
+            index::remove(original.entry);
+        }
     }
     if created == Created::Done {
-        transport.flow = FlowRef::new(free + Flow::USED, slot, Flow::ORIGINAL);
+        transport.flow.turn = free + Flow::USED;
         count_ports(made, 1);
         place.advance(free + 1);
         // Now, so that who finds no flow has asked for the number before.
@@ -159,6 +165,42 @@ pub(crate) fn insert(transport: &mut Transport) -> Created {
     created
 }
 
+/// Takes the flow that another CPU makes for packets with the same key, as soon as it is there; whether it is. That takes the other
+/// one a moment, and this one has looked a thousand times before it gives up.
+#[inline(always)]
+pub(crate) fn adopt(transport: &mut Transport) -> bool {
+    flow_adopt(transport) != 0
+}
+
+/// [`adopt`], as a function that the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn flow_adopt(transport: *mut Transport) -> u64 {
+    // SAFETY: the verifier lets no caller pass anything but such a thing, or nothing; it is this CPU's alone.
+    let Some(transport) = (unsafe { transport.as_mut() }) else { return 0 };
+    let mut adoption = Adoption { transport, is_done: false };
+    repeat(LOOKS, try_adopt, &mut adoption);
+    u64::from(adoption.is_done)
+}
+
+/// How often a flow is looked for that another CPU makes.
+const LOOKS: u32 = 1024;
+
+struct Adoption<'a> {
+    transport: &'a mut Transport,
+    is_done: bool,
+}
+
+extern "C" fn try_adopt(_: u32, adoption: &mut Adoption<'_>) -> c_long {
+    let transport = &mut *adoption.transport;
+    let Some((flow, place)) = find(&transport.key).filter(|(_, place)| place.is_original()) else {
+        return GO_ON;
+    };
+    (transport.flow, transport.to) = (flow, place.other().key.reversed());
+    adoption.is_done = place.is_of(&flow);
+    STOP
+}
+
 /// Writes a flow, both directions of it.
 #[inline(always)]
 fn fill(flow: &mut Flow, transport: &Transport) {
@@ -168,7 +210,7 @@ fn fill(flow: &mut Flow, transport: &Transport) {
     (original.key, reply.key) = (transport.key, transport.to.reversed());
     (original.seen, reply.seen) = (now, now);
     (original.state, reply.state) = (transport.state, unseen(transport));
-    flow.flags = node_flags(transport);
+    flow.flags = port_flags(transport);
     if transport.is_direct {
         flow.flags |= FlowFlags::direct(transport.ttl);
     }
@@ -182,15 +224,16 @@ fn unseen(transport: &Transport) -> u16 {
     if believed { FlowState::SEEN | FlowState::ACK | FlowState::FIN } else { 0 }
 }
 
-/// Inserts the original direction. Who answers from this port may open a connection from it now: the other flow then ends. One
-/// that another CPU has made for the same packets does not.
+/// Lets packets of the original direction find it. Who answers from this port may open a connection from it now: the other flow
+/// then ends. One that another CPU makes for the same packets does not: it is [`adopt`]ed.
 #[inline(always)]
-fn put(original: &mut Direction, place: u32) -> bool {
+fn put(original: &mut Direction, place: u32) -> Created {
     let created = match index::claim(original, place) {
         Created::Clash if end_answers(&original.key) => index::claim(original, place),
         created @ (Created::Done | Created::Clash | Created::Refused) => created,
     };
-    created == Created::Done
+    // Another port of the answers would be of no use.
+    if created == Created::Clash { Created::Refused } else { created }
 }
 
 /// Ends the flow whose answers have this key.
@@ -213,7 +256,7 @@ pub(crate) enum Created {
 
 /// Which of the ports of a flow are this node's. Most of the addresses of answers are those of what asks.
 #[inline(never)]
-fn node_flags(transport: &Transport) -> u16 {
+fn port_flags(transport: &Transport) -> u16 {
     let Some(network) = network::get() else { return 0 };
     // No pod's, and this node's.
     let is_own = |addr: &Addr| !network.is_pod(*addr) && network::is_own(addr);

@@ -48,7 +48,7 @@ pub(crate) fn node_addr(addr: &Addr) -> Option<u32> {
 /// The same of where a packet goes, of which most are for the address that others know: 0 if it is nobody's.
 #[inline(always)]
 pub(crate) fn flags_at(network: &Network, addr: &Addr) -> u32 {
-    network.node_flags(*addr).unwrap_or_else(|| node_addr(addr).unwrap_or(0))
+    network.node_addr_flags(*addr).unwrap_or_else(|| node_addr(addr).unwrap_or(0))
 }
 
 /// Whether the address is that of a node of the cluster.

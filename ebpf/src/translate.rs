@@ -211,13 +211,14 @@ pub(crate) fn remember(frame: &impl Headers, transport: &mut Transport) -> Verdi
 }
 
 #[inline(always)]
-fn counted(frame: &impl Headers, transport: &Transport, created: Created) -> Verdict {
+fn counted(frame: &impl Headers, transport: &mut Transport, created: Created) -> Verdict {
     match created {
         Created::Done => {
             monitor::began(transport, frame.ifindex());
             counters::count_service(transport.service, Outcome::Translated);
             Verdict::UNDECIDED
         }
+        Created::Refused if flow::adopt(transport) => Verdict::UNDECIDED,
         Created::Refused => Verdict::drop(Outcome::FlowsFull),
         Created::Clash => Verdict::drop(Outcome::PortsExhausted),
     }

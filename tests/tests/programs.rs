@@ -11,6 +11,8 @@ mod generate;
 mod model;
 #[path = "programs/packet.rs"]
 mod packet;
+#[path = "programs/race.rs"]
+mod race;
 #[path = "programs/rules.rs"]
 mod rules;
 #[path = "programs/run.rs"]

@@ -94,6 +94,12 @@ impl FlowRef {
         Self { turn, place: (slot << 1) | answers, pad: 0 }
     }
 
+    /// The [`FlowRef::place`] of the answers of the flow whose original direction has this one.
+    #[inline(always)]
+    pub const fn answering(place: u32) -> u32 {
+        place | 1
+    }
+
     /// The index into `FLOW_SLOTS`.
     #[inline(always)]
     pub const fn slot(&self) -> u32 {
@@ -295,4 +301,4 @@ impl FlowFlags {
     }
 }
 
-crate::plain!(FlowKey, Flow);
+crate::plain!(Flow);

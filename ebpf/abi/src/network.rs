@@ -116,7 +116,7 @@ pub struct Network {
     /// [`NetworkFlags`].
     pub flags: u32,
     /// What `NODE_ADDRS` says of `node_v4` and of `node_v6`: most packets from outside are for one of these.
-    pub node_flags: [u32; 2],
+    pub node_addr_flags: [u32; 2],
     /// The [`Network::filter_bit`] of each address that `NODE_ADDRS` calls this machine's.
     pub own_filter: u32,
 }
@@ -138,7 +138,7 @@ impl Network {
             mtu: 0,
             slot_mask: 0,
             flags: 0,
-            node_flags: [0; 2],
+            node_addr_flags: [0; 2],
             own_filter: 0,
         }
     };
@@ -155,8 +155,8 @@ impl Network {
 
     /// The flags of the address in `NODE_ADDRS`, where it is the node's that others know.
     #[inline(always)]
-    pub const fn node_flags(&self, addr: Addr) -> Option<u32> {
-        let [v4, v6] = self.node_flags;
+    pub const fn node_addr_flags(&self, addr: Addr) -> Option<u32> {
+        let [v4, v6] = self.node_addr_flags;
         match self.node(addr).same(addr) {
             true if addr.is_v4() => Some(v4),
             true => Some(v6),

@@ -19,6 +19,9 @@ static FLOW_HASH: Array<FlowHash> = Array::with_max_entries(1, 0);
 /// How many entries a key may have.
 const ENTRIES: u32 = 2 * Bucket::ENTRIES as u32;
 
+/// How often a claim looks at most: whoever takes another one back has looked once when this has.
+const LOOKS: u32 = 3;
+
 /// The entries that a key may have.
 struct Entries {
     spot: Spot,
@@ -33,7 +36,7 @@ impl Entries {
         Some(Self { spot, buckets: [FLOWS.get_ptr_mut(one)?, FLOWS.get_ptr_mut(other)?] })
     }
 
-    /// One of them: now of the one bucket and now of the other, so that of two the emptier one is filled first.
+    /// One of them: now of the one bucket and now of the other, so that both fill alike.
     #[inline(always)]
     fn at(&self, number: u32) -> *mut u64 {
         let bucket = self.buckets[number as usize & 1];
@@ -47,17 +50,44 @@ impl Entries {
         unsafe { self.at(number).read_volatile() }
     }
 
-    /// Puts an entry where none is; its number, if there is room.
+    /// Puts an entry where none is; its number, if there is room. Two that are put at once want the same place, unless another one
+    /// has just gone: who does not get it sees who has.
     #[inline(always)]
-    fn put(&self, entry: u64) -> Option<u32> {
-        (0..ENTRIES).find(|number| self.read(*number) == 0 && exchange(self.at(*number), 0, entry))
+    fn put(&self, entry: u64) -> Result<u32, u64> {
+        for number in 0..ENTRIES {
+            if self.read(number) == 0 && exchange(self.at(number), 0, entry) {
+                return Ok(number);
+            }
+            if FlowEntry(self.read(number)).tag() == self.spot.tag {
+                return Err(CLASH);
+            }
+        }
+        Err(REFUSED)
     }
 
-    /// Whether there is another one with the same tag.
+    /// Another one with the same tag; 0: there is none.
     #[inline(always)]
-    fn has_other(&self, entry: u64) -> bool {
-        let same = |other: u64| FlowEntry(other).tag() == self.spot.tag && other != entry;
-        (0..ENTRIES).any(|number| same(self.read(number)))
+    fn other(&self, entry: u64) -> u64 {
+        for number in 0..ENTRIES {
+            let other = self.read(number);
+            if FlowEntry(other).tag() == self.spot.tag && other != entry {
+                return other;
+            }
+        }
+        0
+    }
+
+    /// Whether there is none. Of two that are put at once the larger one goes, and the smaller one waits for that.
+    #[inline(always)]
+    fn is_only(&self, entry: u64) -> bool {
+        for _ in 0..LOOKS {
+            match self.other(entry) {
+                0 => return true,
+                other if other & FlowEntry::VALID != 0 || other < entry => return false,
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Its number among all that there are: [`Direction::entry`].
@@ -104,8 +134,8 @@ extern "C" fn flow_place(key: *const FlowKey) -> u64 {
 
 /// Leads packets of a direction to its place, unless they are led somewhere else already.
 ///
-/// Who puts an entry looks afterwards whether there is another one with its tag: of two that do so at once at least one sees the
-/// other, and whoever does takes its own back.
+/// Who puts an entry looks afterwards whether there is another one with its tag. Of two that do so at once at least one sees the
+/// other, and of two that see each other one takes its own back.
 #[inline(always)]
 pub(super) fn claim(direction: &mut Direction, place: u32) -> Created {
     match flow_claim(direction, place) {
@@ -127,9 +157,12 @@ extern "C" fn flow_claim(direction: *mut Direction, place: u32) -> u64 {
     let Some(direction) = (unsafe { direction.as_mut() }) else { return REFUSED };
     let Some(entries) = Entries::of(&direction.key) else { return REFUSED };
     let entry = FlowEntry::new(entries.spot.tag, place).0;
-    let Some(number) = entries.put(entry) else { return REFUSED };
+    let number = match entries.put(entry) {
+        Ok(number) => number,
+        Err(why) => return why,
+    };
     direction.entry = entries.index(number);
-    let is_only = !entries.has_other(entry);
+    let is_only = entries.is_only(entry);
     // SAFETY: the element is there for ever, and nobody else changes what is not 0.
     unsafe { entries.at(number).write_volatile(if is_only { entry | FlowEntry::VALID } else { 0 }) };
     if is_only { DONE } else { CLASH }

@@ -126,6 +126,12 @@ impl Place {
         unsafe { &mut *(&raw mut (*self.flow).directions).cast::<Direction>().add(self.direction) }
     }
 
+    /// Whether it is the direction of who has begun the flow.
+    #[inline(always)]
+    pub(crate) fn is_original(&self) -> bool {
+        self.direction == Flow::ORIGINAL
+    }
+
     /// The other direction.
     #[inline(always)]
     pub(crate) fn other(&self) -> &'static Direction {

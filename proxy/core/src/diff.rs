@@ -23,6 +23,7 @@ use crate::state::{Op, RouteTarget};
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) wide_settings: Option<Settings>,
+    pub(crate) wide_network: Option<Box<Network>>,
     pub(crate) node_addrs: Vec<(Addr, u32)>,
     pub(crate) uplinks: Vec<(u32, Uplink)>,
     pub(crate) cluster_cidrs: Vec<(CidrKey, ClusterCidr)>,
@@ -39,6 +40,7 @@ pub(crate) struct Batch {
     pub(crate) gone_cluster_cidrs: Vec<CidrKey>,
     pub(crate) gone_uplinks: Vec<u32>,
     pub(crate) gone_node_addrs: Vec<Addr>,
+    pub(crate) narrow_network: Option<Box<Network>>,
     pub(crate) settings: Option<Settings>,
     pub(crate) routes: Vec<(IpNetwork, RouteTarget)>,
     pub(crate) gone_routes: Vec<IpNetwork>,
@@ -48,6 +50,7 @@ impl Batch {
     pub(crate) fn into_ops(self) -> Vec<Op> {
         let mut ops = Vec::new();
         ops.extend(self.wide_settings.map(Op::PutSettings));
+        ops.extend(self.wide_network.map(Op::PutNetwork));
         ops.extend(self.node_addrs.into_iter().map(|(addr, flags)| Op::PutNodeAddr(addr, flags)));
         ops.extend(self.uplinks.into_iter().map(|(ifindex, uplink)| Op::PutUplink(ifindex, uplink)));
         ops.extend(self.cluster_cidrs.into_iter().map(|(key, range)| Op::PutClusterCidr(key, range)));
@@ -64,6 +67,7 @@ impl Batch {
         ops.extend(self.gone_cluster_cidrs.into_iter().map(Op::DeleteClusterCidr));
         ops.extend(self.gone_uplinks.into_iter().map(Op::DeleteUplink));
         ops.extend(self.gone_node_addrs.into_iter().map(Op::DeleteNodeAddr));
+        ops.extend(self.narrow_network.map(Op::PutNetwork));
         ops.extend(self.settings.map(Op::PutSettings));
         ops.extend(self.routes.into_iter().map(|(cidr, target)| Op::PutRoute(cidr, target)));
         ops.extend(self.gone_routes.into_iter().map(Op::DeleteRoute));

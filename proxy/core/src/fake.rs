@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use portolan_abi::{
-    Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, Network, NetworkFlags, ServiceCidr, Set, Table,
-    TableRow, Uplink,
+    Backend, CidrKey, ClusterCidr, Frontend, FrontendKey, Network, NetworkFlags, NodeAddrFlags, ServiceCidr,
+    Set, Table, TableRow, Uplink,
 };
 
 use crate::maglev;
@@ -112,6 +112,9 @@ impl Kernel {
                 self.state.services.remove(id);
             }
             Op::PutNodeAddr(addr, flags) => {
+                let known = self.state.network.is_none_or(|network| network.may_be_own(*addr));
+                let own = flags & NodeAddrFlags::OWN != 0;
+                check(known || !own, || format!("NETWORK says that {addr} is not this machine's"))?;
                 self.state.node_addrs.insert(*addr, *flags);
                 let fits = self.state.node_addrs.len() <= self.limits.node_addrs as usize;
                 check(fits, || format!("node address {addr} does not fit"))?;

@@ -222,7 +222,7 @@ pub(crate) fn network(
         mtu,
         slot_mask: flow_slots.checked_ilog2().map_or(0, |bits| (1 << bits) - 1),
         flags: if mtu > 0 { flags(config) } else { 0 },
-        node_flags: [node_v4, node_v6].map(|addr| addrs.get(&addr).copied().unwrap_or(0)),
+        node_addr_flags: [node_v4, node_v6].map(|addr| addrs.get(&addr).copied().unwrap_or(0)),
         own_filter: of_machine.fold(0, |filter, (addr, _)| filter | Network::filter_bit(*addr)),
     }
 }

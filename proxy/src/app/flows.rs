@@ -65,7 +65,8 @@ impl App {
 
 fn why(max: u32) -> String {
     format!(
-        "new flows were dropped within the last minute, because flows that go on hold nearly all of {max} places; \
+        "new flows were dropped within the last minute: they found no place among {max}. Where that goes on, most are held by \
+         flows that go on; \
          `portolan flows` shows whose they are; raise --max-flows (a new size takes effect after `portolan cleanup`)"
     )
 }

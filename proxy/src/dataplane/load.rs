@@ -13,7 +13,7 @@ use aya::programs::{CgroupSockAddr, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use portolan_abi::{Bucket, FlowHash, MapName, Network, ServiceInfo};
+use portolan_abi::{Bucket, Flow, FlowHash, MapName, Network, ServiceInfo};
 use portolan_cni::hook::Program;
 use portolan_core::state::Limits;
 
@@ -209,20 +209,21 @@ fn packet_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedCla
 
 /// Writes `FLOW_HASH`, unless an earlier daemon has: the flows that are there were put where it says.
 fn draw_flow_hash(ebpf: &mut Ebpf) -> Result<()> {
-    let map = ebpf.map(MapName::Flows.as_str()).context("the eBPF object has no map FLOWS")?;
-    let buckets = Array::<_, Bucket>::try_from(map)?.len();
-    let map = ebpf.map_mut(MapName::FlowHash.as_str()).context("the eBPF object has no map FLOW_HASH")?;
+    let map = |name: MapName| ebpf.map(name.as_str()).with_context(|| format!("no map {}", name.as_str()));
+    let buckets = Array::<_, Bucket>::try_from(map(MapName::Flows)?)?.len();
+    let slots = Array::<_, Flow>::try_from(map(MapName::FlowSlots)?)?.len();
+    let map = ebpf.map_mut(MapName::FlowHash.as_str()).context("no map FLOW_HASH")?;
     let mut map = Array::<_, FlowHash>::try_from(map)?;
-    if map.get(&0, 0).context("reading FLOW_HASH")?.mask == 0 {
+    let mut hash = map.get(&0, 0).context("reading FLOW_HASH")?;
+    if hash.mask == 0 {
         let random = || getrandom::u64().context("drawing random numbers");
-        let mut factors = [0; FlowHash::WORDS];
-        for factor in &mut factors {
-            *factor = random()?;
+        for number in hash.factors.iter_mut().chain([&mut hash.addend]) {
+            *number = random()?;
         }
-        let hash = FlowHash { factors, addend: random()?, mask: buckets - 1, pad: 0 };
+        (hash.mask, hash.function) = (buckets - 1, FlowHash::FUNCTION);
         map.set(0, hash, 0).context("writing FLOW_HASH")?;
     }
-    Ok(())
+    pinned::check_flow_hash(&hash, buckets, slots)
 }
 
 /// No program uses `SERVICES`, so that no object file defines it.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use clap::Args;
 use nix::time::{ClockId, clock_gettime};
 use portolan_abi::{Direction, Flow as Entry, FlowFlags, FlowState, MapName, ServiceInfo};
@@ -170,9 +170,22 @@ fn kept(flows: &[Entry], now: u32) -> u32 {
 /// The flows of `FLOW_SLOTS`, and how many there can be.
 pub(super) fn all(dir: &Path) -> Result<(Vec<Entry>, u32)> {
     let slots: Array<MapData, Entry> = typed(dir, MapName::FlowSlots, Map::Array)?;
-    let flows =
-        slots.iter().filter(|flow| flow.as_ref().map_or(true, |flow| Entry::step(flow.turn) == Entry::USED));
-    Ok((flows.collect::<Result<_, _>>().context("reading FLOW_SLOTS")?, slots.len()))
+    let mut flows = Vec::new();
+    for slot in 0..slots.len() {
+        flows.extend(whole(&slots, slot).context("reading FLOW_SLOTS")?);
+    }
+    Ok((flows, slots.len()))
+}
+
+/// The flow at a place, if there is one. What was copied is whole when its turn is the same afterwards; one that has ended
+/// meanwhile is passed over.
+fn whole(slots: &Array<MapData, Entry>, slot: u32) -> Result<Option<Entry>, MapError> {
+    let flow = slots.get(&slot, 0)?;
+    if Entry::step(flow.turn) != Entry::USED {
+        return Ok(None);
+    }
+    let after = slots.get(&slot, 0)?;
+    Ok((after.turn == flow.turn).then_some(after))
 }
 
 fn read(pins: &Pins) -> Result<Tables> {

@@ -68,7 +68,7 @@ impl Model {
     pub(crate) fn begin(&mut self) -> Result<()> {
         self.flows.clear();
         self.forgotten.extend(self.fragments.drain().map(|(of, _)| of));
-        self.world.forget_flows()
+        self.world.forget_flows().map(drop)
     }
 
     /// Compares; an error says what is different.

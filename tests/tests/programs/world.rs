@@ -231,8 +231,10 @@ impl World {
         Some(Key { src, dst, ..key })
     }
 
-    /// Forgets every flow that the programs have made, as they would; fails when anything else leads somewhere.
-    pub(crate) fn forget_flows(&mut self) -> Result<()> {
+    /// Forgets every flow that the programs have made, as they would, and says how many there were; fails when anything else leads
+    /// somewhere.
+    pub(crate) fn forget_flows(&mut self) -> Result<usize> {
+        let mut flows = 0;
         for slot in 0..self.slots.len() {
             let flow = self.slots.get(&slot, 0)?;
             match Flow::step(flow.turn) {
@@ -244,13 +246,14 @@ impl World {
                 let Direction { key, entry, .. } = flow.directions[direction];
                 self.forget_entry(entry, &key, FlowRef::new(0, slot, direction).place)?;
             }
+            flows += 1;
             let free = flow.turn - Flow::USED + Flow::ENDING + 1;
             self.slots.set(slot, Flow { turn: free, ..flow }, 0)?;
         }
         let left =
             self.buckets.iter().position(|bucket| bucket.is_ok_and(|bucket| bucket != Bucket::default()));
         ensure!(left.is_none(), "a bucket leads to no flow: {left:?}");
-        Ok(())
+        Ok(flows)
     }
 
     /// Empties an entry; fails when it is not where `key` is looked for, or leads somewhere else.

@@ -126,13 +126,13 @@ fn the_network_of_a_node() {
         mtu: 1400,
         slot_mask: 511,
         flags: NetworkFlags::FORWARD | NetworkFlags::DIRECT | NetworkFlags::RESET,
-        node_flags: [own | NodeAddrFlags::NODE, 0],
+        node_addr_flags: [own | NodeAddrFlags::NODE, 0],
         own_filter: Network::filter_bit(Addr::from(ip("192.168.0.1"))),
     };
     assert_eq!(found, expected);
     assert!(found.may_be_own(found.node_v4));
-    assert_eq!(found.node_flags(found.node_v4), Some(own | NodeAddrFlags::NODE));
-    assert_eq!(found.node_flags(Addr::from(ip("192.168.0.9"))), None);
+    assert_eq!(found.node_addr_flags(found.node_v4), Some(own | NodeAddrFlags::NODE));
+    assert_eq!(found.node_addr_flags(Addr::from(ip("192.168.0.9"))), None);
     let config = NetworkConfig { forward: false, ..NetworkConfig::default() };
     let kernel = network(Some(&dual), |_| false, &machine, &config, &BTreeMap::new(), 1024);
     let addrs = Network { node_v4: expected.node_v4, node_v6: expected.node_v6, ..Network::EMPTY };

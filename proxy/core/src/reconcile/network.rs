@@ -157,9 +157,14 @@ impl NetworkMaps {
         let machine = self.machine.as_ref().unwrap_or(&nothing);
         let network =
             network::network(own, is_routed, machine, &self.config, self.node_addrs.held(), self.flow_slots);
-        if self.network.replace(network) != Some(network) {
-            batch.network = Some(Box::new(network));
-        }
+        let before = self.network.replace(network);
+        // What may be an address of this machine's is known before it is one, and for as long.
+        let own_filter = network.own_filter | before.map_or(0, |before| before.own_filter);
+        let wide = before.map(|before| Network { own_filter, ..before });
+        let after = Network { own_filter, ..network };
+        batch.wide_network = wide.filter(|_| wide != before).map(Box::new);
+        batch.network = (wide != Some(after)).then(|| Box::new(after));
+        batch.narrow_network = (after != network).then(|| Box::new(network));
     }
 
     fn full(&mut self, full: Full, limit: u32, subjects: impl Iterator<Item = impl Display>) {

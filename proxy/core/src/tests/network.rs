@@ -117,14 +117,26 @@ fn what_packets_need_comes_before_they_are_forwarded() {
     let ops = cluster.step().ops;
     let expected = matches!(
         &ops[..],
-        [Op::PutNodeAddr(..), Op::PutUplink(2, _), Op::PutClusterCidr(..), Op::PutNetwork(_)]
+        [
+            Op::PutNetwork(_),
+            Op::PutNodeAddr(..),
+            Op::PutUplink(2, _),
+            Op::PutClusterCidr(..),
+            Op::PutNetwork(_)
+        ]
     );
     assert!(expected, "{ops:?}");
     cluster.reconciler.machine_changed(&MachineFacts::default());
     let ops = cluster.step().ops;
     let expected = matches!(
         &ops[..],
-        [Op::PutNodeAddr(..), Op::PutClusterCidr(..), Op::PutNetwork(_), Op::DeleteUplink(2)]
+        [
+            Op::PutNodeAddr(..),
+            Op::PutClusterCidr(..),
+            Op::PutNetwork(_),
+            Op::DeleteUplink(2),
+            Op::PutNetwork(_)
+        ]
     );
     assert!(expected, "{ops:?}");
     assert_eq!(cluster.kernel.observed().network.unwrap().flags, 0, "the MTU is not known");
@@ -167,7 +179,7 @@ fn without_pods_of_ours_there_are_no_ranges_of_pods() {
         mtu: 1500,
         slot_mask: 255,
         flags: NetworkFlags::RESET,
-        node_flags: [NODE | OURS | NODE_PORTS, 0],
+        node_addr_flags: [NODE | OURS | NODE_PORTS, 0],
         own_filter: Network::filter_bit(Addr::from(ip("192.168.0.1"))),
         ..Network::EMPTY
     };
