@@ -97,15 +97,6 @@ impl Entries {
     }
 }
 
-/// Writes an entry of ours: nobody else changes what is not 0.
-#[inline(always)]
-fn write(index: u32, entry: u64) {
-    if let Some(bucket) = FLOWS.get_ptr_mut(index / Bucket::ENTRIES as u32) {
-        // SAFETY: the element is there for ever, and has so many.
-        unsafe { bucket.cast::<u64>().add(index as usize % Bucket::ENTRIES).write_volatile(entry) };
-    }
-}
-
 /// The place of the flow whose packets have this key, if there is one.
 #[inline(always)]
 pub(super) fn find(key: &FlowKey) -> Option<u32> {
@@ -168,8 +159,11 @@ extern "C" fn flow_claim(direction: *mut Direction, place: u32) -> u64 {
     if is_only { DONE } else { CLASH }
 }
 
-/// Empties an entry.
+/// Empties an entry of a flow that ends: nobody else changes what is not 0.
 #[inline(always)]
-pub(super) fn remove(index: u32) {
-    write(index, 0);
+pub(super) fn remove(entry: u32) {
+    if let Some(bucket) = FLOWS.get_ptr_mut(entry / Bucket::ENTRIES as u32) {
+        // SAFETY: the element is there for ever, and has so many.
+        unsafe { bucket.cast::<u64>().add(entry as usize % Bucket::ENTRIES).write_volatile(0) };
+    }
 }
