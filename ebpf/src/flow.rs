@@ -118,7 +118,7 @@ pub(crate) fn is_free(key: &FlowKey) -> bool {
 pub(crate) fn create(transport: &mut Transport) -> Created {
     match insert(transport) {
         Created::Clash if clash_is_over(transport) => insert(transport),
-        created @ (Created::Done | Created::Clash | Created::Refused) => created,
+        created @ (Created::Done | Created::Clash | Created::Elsewhere | Created::Refused) => created,
     }
 }
 
@@ -165,8 +165,7 @@ pub(crate) fn insert(transport: &mut Transport) -> Created {
     created
 }
 
-/// Takes the flow that another CPU makes for packets with the same key, as soon as it is there; whether it is. That takes the other
-/// one a moment, and this one has looked a thousand times before it gives up.
+/// Takes the flow that another CPU makes for packets with the same key, as soon as it is there; whether it is.
 #[inline(always)]
 pub(crate) fn adopt(transport: &mut Transport) -> bool {
     flow_adopt(transport) != 0
@@ -183,8 +182,9 @@ extern "C" fn flow_adopt(transport: *mut Transport) -> u64 {
     u64::from(adoption.is_done)
 }
 
-/// How often a flow is looked for that another CPU makes.
-const LOOKS: u32 = 1024;
+/// How often a flow is looked for that another CPU makes: for some milliseconds, in which a hypervisor may have paused that one. A
+/// spin lock would wait for ever.
+const LOOKS: u32 = 1 << 15;
 
 struct Adoption<'a> {
     transport: &'a mut Transport,
@@ -230,10 +230,10 @@ fn unseen(transport: &Transport) -> u16 {
 fn put(original: &mut Direction, place: u32) -> Created {
     let created = match index::claim(original, place) {
         Created::Clash if end_answers(&original.key) => index::claim(original, place),
-        created @ (Created::Done | Created::Clash | Created::Refused) => created,
+        created @ (Created::Done | Created::Clash | Created::Elsewhere | Created::Refused) => created,
     };
     // Another port of the answers would be of no use.
-    if created == Created::Clash { Created::Refused } else { created }
+    if created == Created::Clash { Created::Elsewhere } else { created }
 }
 
 /// Ends the flow whose answers have this key.
@@ -250,6 +250,8 @@ pub(crate) enum Created {
     Done,
     /// Its answers would look like those of another flow.
     Clash,
+    /// Another CPU makes it, or has made it: see [`adopt`].
+    Elsewhere,
     /// There is no room.
     Refused,
 }

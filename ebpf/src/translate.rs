@@ -202,7 +202,9 @@ pub(crate) fn remember(frame: &impl Headers, transport: &mut Transport) -> Verdi
             // The client talks to this backend through another Service from the same port: one of the two has to look
             // different, or their answers could not be told apart.
             Created::Clash => {}
-            created @ (Created::Done | Created::Refused) => return counted(frame, transport, created),
+            created @ (Created::Done | Created::Elsewhere | Created::Refused) => {
+                return counted(frame, transport, created);
+            }
         }
     }
     let Some(network) = network::get() else { return Verdict::STACK };
@@ -218,8 +220,8 @@ fn counted(frame: &impl Headers, transport: &mut Transport, created: Created) ->
             counters::count_service(transport.service, Outcome::Translated);
             Verdict::UNDECIDED
         }
-        Created::Refused if flow::adopt(transport) => Verdict::UNDECIDED,
-        Created::Refused => Verdict::drop(Outcome::FlowsFull),
+        Created::Elsewhere if flow::adopt(transport) => Verdict::UNDECIDED,
+        Created::Elsewhere | Created::Refused => Verdict::drop(Outcome::FlowsFull),
         Created::Clash => Verdict::drop(Outcome::PortsExhausted),
     }
 }

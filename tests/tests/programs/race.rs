@@ -61,7 +61,14 @@ fn two_cpus_that_begin_one_flow_agree() -> Result<()> {
             let [one, two] = both([programs()?, programs()?], place, &frames)?;
             for (number, (one, two)) in one.iter().zip(&two).enumerate() {
                 let sent = one.action == Action::Redirect && two.action == Action::Redirect;
-                ensure!(sent, "{family:?}, {number}: {:?} and {:?}", one.action, two.action);
+                ensure!(
+                    sent,
+                    "{family:?}, {number}: {:?} {:?} and {:?} {:?}",
+                    one.action,
+                    one.counts,
+                    two.action,
+                    two.counts
+                );
                 // The next hop's MAC addresses are the kernel's to write, until they are remembered.
                 let is_same = one.frame[12..] == two.frame[12..];
                 ensure!(is_same, "{family:?}, {number}:\n{:02x?}\n{:02x?}", one.frame, two.frame);
