@@ -56,12 +56,19 @@ impl Lab {
 
     /// Waits until every running daemon has done all that was applied before.
     ///
-    /// A marker is applied last: a Service without endpoints, on an address that was unallocated. Its first
+    /// Markers are applied last: each a Service without endpoints, on an address that was unallocated. Its first
     /// `ECONNREFUSED` says that the daemon got that far; changes of one directory arrive in order.
     ///
     /// # Errors
     /// When a daemon does not get that far in time.
     pub fn settle(&self) -> Result<()> {
+        // What a change ends with may be written after the marker that comes with it, but not after one that comes later.
+        self.mark()?;
+        self.mark()
+    }
+
+    /// Returns when every node knows of a Service that was not there before.
+    fn mark(&self) -> Result<()> {
         static NEXT: AtomicU8 = AtomicU8::new(0);
         let vip = Ipv4Addr::new(10, 96, 255, NEXT.fetch_add(1, Ordering::Relaxed));
         let marker = Service::new("lab/marker").cluster_ip(vip).port("", Proto::Udp, 9);
