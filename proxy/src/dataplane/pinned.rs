@@ -24,6 +24,10 @@ impl Layout {
     }
 }
 
+/// What to do about pins that cannot be used.
+const CLEANUP: &str =
+    "drain the node and let `portolan cleanup` remove what is left, pods' interfaces included";
+
 /// Compares every pinned map with what the programs in `object` expect. The kernel would refuse programs that expect another
 /// layout, and say only which instruction it does not like.
 ///
@@ -71,15 +75,11 @@ pub(super) fn check_flow_hash(hash: &FlowHash, buckets: u32, slots: u32) -> Resu
     Ok(())
 }
 
-/// What to do about pins that cannot be used.
-const CLEANUP: &str =
-    "drain the node and let `portolan cleanup` remove what is left, pods' interfaces included";
-
 fn compare(pin: &Path, found: Layout, wanted: Layout) -> Result<()> {
     if found != wanted {
         bail!(
             "another version of Portolan has pinned {} with another layout, {found:?} and not {wanted:?}: run that version, \
-             or drain the node and let `portolan cleanup` remove what it left, pods' interfaces included",
+             or {CLEANUP}",
             pin.display()
         );
     }
