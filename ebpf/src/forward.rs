@@ -181,11 +181,17 @@ pub(crate) fn leave(frame: &Frame<'_>, hop: &Hop, done: bool) -> Verdict {
     Verdict::redirect(unsafe { bpf_redirect(hop.ifindex, 0) })
 }
 
-/// Whether the kernel's routes say that nobody has the address.
+/// Whether the kernel's routes say that nobody has the address: that it is unreachable, or in the sink.
 #[inline(never)]
 pub(crate) fn is_unreachable(frame: &Frame<'_>, packet: &Packet, dst: &Addr) -> bool {
     let mut question = question(frame.ifindex(), packet.proto, packet.src, *dst);
-    ask(frame, &mut question) == BPF_FIB_LKUP_RET_UNREACHABLE
+    match ask(frame, &mut question) {
+        BPF_FIB_LKUP_RET_UNREACHABLE => true,
+        BPF_FIB_LKUP_RET_SUCCESS | BPF_FIB_LKUP_RET_NO_NEIGH => {
+            network::peek().is_some_and(|network| network.sink == question.ifindex)
+        }
+        _ => false,
+    }
 }
 
 /// Asks the kernel's routes; the answer is in `question`, and whether there is one is `BPF_FIB_LKUP_RET_*`.

@@ -30,6 +30,7 @@ mod repeat;
 mod route_cache;
 mod segment;
 mod service;
+mod sink;
 mod snat;
 mod sock_addr;
 mod sum;
@@ -157,6 +158,13 @@ fn to_uplink(ctx: TcContext) -> i32 {
 fn leaves(ctx: &TcContext) -> i32 {
     let frame = Frame::new(ctx);
     uplink::sent(&frame).action(&frame)
+}
+
+/// What is for an address of this node's pods that none of them has, on its way into the sink.
+#[classifier]
+fn to_sink(ctx: TcContext) -> i32 {
+    let frame = Frame::new(&ctx);
+    sink::receives(&frame).action(&frame)
 }
 
 /// What arrives at an uplink, before the kernel has made a packet of it.

@@ -2,7 +2,7 @@
 //! else an ICMP port unreachable; and what may go no further, an ICMP time exceeded.
 
 use aya_ebpf::bindings::BPF_F_INGRESS;
-use aya_ebpf::helpers::generated::bpf_redirect;
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
 use portolan_abi::{Outcome, Proto};
 
 use crate::counters::count;
@@ -15,6 +15,8 @@ use crate::verdict::Verdict;
 
 /// Bytes of a transport header that an error quotes (RFC 792).
 const QUOTED: usize = 8;
+/// The same of a TCP segment of which the kernel has yet to make the checksum: before that it lets nothing be cut off.
+const QUOTED_TCP: usize = 20;
 const TTL: u8 = 64;
 
 /// The network header of a refusal, IPv4.
@@ -114,6 +116,36 @@ fn answer(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Ve
     Verdict::redirect(unsafe { bpf_redirect(frame.ifindex(), way) })
 }
 
+/// Answers a packet of somebody else that the stack sends to an address that nobody has: a connection gets a reset where
+/// `resets`, all else an ICMP host unreachable.
+#[inline(always)]
+pub(crate) fn unreachable(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    transport: &Transport,
+    resets: bool,
+) -> Verdict {
+    let verdict = Verdict::drop(Outcome::NoPod);
+    if transport.quoted != 0 || transport.is_headless {
+        return verdict;
+    }
+    let sent = match (packet.is_tcp(), packet.src.is_v4()) {
+        _ if resets && transport.key.proto == Proto::TCP => reset(frame, packet, transport),
+        (true, true) => error_tcp_v4(frame, packet),
+        (true, false) => error_tcp_v6(frame, packet),
+        (false, true) => error_v4(frame, packet, 0x0301),
+        (false, false) => error_v6(frame, packet, 0x0103),
+    };
+    if !sent {
+        return verdict;
+    }
+    count(verdict.outcome());
+    monitor::ended(transport, frame.ifindex(), verdict.outcome());
+    frame.mark_done();
+    // SAFETY: the helper takes plain values; without a next hop the kernel finds the way by the packet's destination.
+    Verdict::redirect(unsafe { bpf_redirect_neigh(frame.ingress_ifindex(), core::ptr::null_mut(), 0, 0) })
+}
+
 /// RFC 9293, 3.10.7.1: a segment with ACK is answered from its acknowledgment number on; one without by acknowledging it.
 #[inline(never)]
 fn reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> bool {
@@ -152,16 +184,28 @@ fn try_reset(frame: &Frame<'_>, packet: &Packet, transport: &Transport) -> Optio
     header(frame, packet, 6, tcp, length)
 }
 
-/// The first bytes of the packet move behind new headers: type 3, code 3, or type 11 (RFC 792), in one number.
+/// The first bytes of the packet move behind new headers: type 3 or type 11 (RFC 792), and a code, in one number.
 #[inline(never)]
 fn error_v4(frame: &Frame<'_>, packet: &Packet, kind: u16) -> bool {
     error::<{ (20 + QUOTED) / 4 }>(frame, packet, Error::new(kind), 1).is_some()
 }
 
-/// The same for IPv6: type 1, code 4, or type 3 (RFC 4443).
+/// The same for IPv6: type 1 or type 3 (RFC 4443).
 #[inline(never)]
 fn error_v6(frame: &Frame<'_>, packet: &Packet, kind: u16) -> bool {
     error::<{ (40 + QUOTED) / 4 }>(frame, packet, Error::new(kind), 58).is_some()
+}
+
+/// A host unreachable about a TCP segment.
+#[inline(never)]
+fn error_tcp_v4(frame: &Frame<'_>, packet: &Packet) -> bool {
+    error::<{ (20 + QUOTED_TCP) / 4 }>(frame, packet, Error::new(0x0301), 1).is_some()
+}
+
+/// The same for IPv6.
+#[inline(never)]
+fn error_tcp_v6(frame: &Frame<'_>, packet: &Packet) -> bool {
+    error::<{ (40 + QUOTED_TCP) / 4 }>(frame, packet, Error::new(0x0103), 58).is_some()
 }
 
 /// Quotes so many words.
@@ -181,7 +225,7 @@ where
     let sum = frame.partial_sum(&quote, pseudo)?;
     icmp.sum = frame.sum(&icmp, sum)?;
     frame.resize(L3 + size_of_val(&quote))?;
-    frame.insert(length - QUOTED)?;
+    frame.insert(size_of::<Error>() + if packet.src.is_v4() { 20 } else { 40 })?;
     header(frame, packet, proto, icmp, length)
 }
 

@@ -241,6 +241,18 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
 #[inline(always)]
 pub(crate) fn host(frame: &Frame<'_>, packet: &Packet, network: &Network, moves: bool) -> Verdict {
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::STACK };
+    hosts(frame, packet, transport, network, moves)
+}
+
+/// The same of one whose transport header is read.
+#[inline(always)]
+pub(crate) fn hosts(
+    frame: &Frame<'_>,
+    packet: &Packet,
+    transport: &mut Transport,
+    network: &Network,
+    moves: bool,
+) -> Verdict {
     if moves {
         gone::ask(frame, transport);
     } else if transport.quoted == 0 && !flow::has_port(transport.key.src_port) {

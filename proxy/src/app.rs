@@ -367,7 +367,7 @@ impl App {
             if self.machine.facts().is_some_and(|facts| self.reconciler.machine_changed(facts)) {
                 self.ask_at = Some(Instant::now());
             }
-            self.keep_packets();
+            self.keep_packets().await;
         }
         self.publisher.publish(publish::View {
             model: &self.model,

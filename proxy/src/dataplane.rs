@@ -118,15 +118,16 @@ impl Dataplane {
         self.programs.attach()
     }
 
-    /// Attaches the programs of packets to these uplinks and to the veths of these pods (names by number), as far as they
-    /// are not, and pins them for the plugin. `None`: nothing yet, because what they read was never written.
+    /// Attaches the programs of packets to these uplinks, to the veths of these pods (names by number) and to the sink of this
+    /// number, as far as they are not, and pins them for the plugin. `None`: nothing yet, because what they read was never written.
     pub fn keep_packets(
         &self,
         uplinks: &BTreeMap<u32, String>,
         pods: &BTreeMap<u32, String>,
+        sink: Option<u32>,
     ) -> Result<Option<tc::Attachments>> {
         let ready = self.programs.network_is_known()?;
-        ready.then(|| self.packets.keep(uplinks, pods)).transpose()
+        ready.then(|| self.packets.keep(uplinks, pods, sink)).transpose()
     }
 
     /// Moves the program of what a pod sends from its filter to tcx, for one of [`tc::Attachments::movable`]; whoever

@@ -1,7 +1,7 @@
 //! The node itself: what Portolan sets up on the machine besides maps and programs, and how it keeps that in order.
 //!
 //! Everything here concerns the network namespace of the process, and touches only what carries Portolan's mark:
-//! routes of one protocol id, veths named `pn…`, files of known names, sysctls in the journal.
+//! routes of one protocol id, veths named `pn…` and `portolan0`, files of known names, sysctls in the journal.
 
 pub mod conflist;
 pub mod gc;
@@ -11,6 +11,7 @@ pub mod links;
 pub mod netlink;
 pub mod peers;
 mod replace;
+pub mod sink;
 pub mod state_dir;
 pub mod sysctl;
 pub mod uplink;

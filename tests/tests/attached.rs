@@ -99,7 +99,7 @@ fn the_verifier_has_little_to_do_and_the_status_says_how_much() -> Result<()> {
     let lab = Lab::with_nodes(1)?;
     let status: Value = serde_json::from_str(&lab.nodes()[0].portolan(&["status", "-o", "json"])?)?;
     let verified = status["report"]["verified"].as_object().context("The status has what was verified")?;
-    for name in ["connect4", "sendmsg6", "from_pod", "to_pod", "from_uplink", "to_uplink"] {
+    for name in ["connect4", "sendmsg6", "from_pod", "to_pod", "from_uplink", "to_uplink", "to_sink"] {
         assert!(verified.contains_key(name), "{name} is not in {verified:?}");
     }
     let beyond: Vec<_> =
@@ -124,6 +124,6 @@ fn a_pod_that_was_added_before_any_daemon_ran_gets_its_programs_from_the_daemon(
     assert!(found.iter().all(Vec::is_empty), "no program was pinned: {found:?}");
     n1.start()?;
     only(n1, &name)?;
-    assert_eq!(fs::read_dir(&pinned)?.count(), 4, "the programs are pinned again");
+    assert_eq!(fs::read_dir(&pinned)?.count(), 5, "the programs are pinned again");
     Ok(())
 }

@@ -34,6 +34,8 @@ fn cleanup_leaves_the_machine_as_it_was() -> Result<()> {
         "PODS",
         "-from_uplink",
         "-to_uplink",
+        "-to_sink",
+        "portolan0",
         "programs/from_pod",
         "10.244.2.0/24",
         "fd44:0:0:2::/64",

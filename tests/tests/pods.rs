@@ -134,15 +134,20 @@ fn routes_of_nodes_that_are_gone_are_removed_and_those_of_others_are_not() -> Re
 
 #[test]
 fn an_address_that_no_pod_has_is_unreachable() -> Result<()> {
-    let lab = Lab::with_nodes(1)?;
-    let n1 = &lab.nodes()[0];
-    let pod = lab.pod(n1, "pod")?;
-    for dst in ["10.244.1.250:80", "[fd44:0:0:1::250]:80"] {
-        let failure = n1.agent().ask(tcp(dst)).unwrap_err();
-        assert_eq!((failure.stage.as_str(), failure.errno.as_str()), ("connect", "EHOSTUNREACH"), "{dst}");
-        let failure = pod.ask(tcp(dst)).unwrap_err();
-        // What the ICMP error that comes back is turned into differs between the families.
-        assert!(["EHOSTUNREACH", "ENETUNREACH"].contains(&failure.errno.as_str()), "{dst}: {failure}");
+    let lab = Lab::with_nodes(2)?;
+    let (n1, n2) = (&lab.nodes()[0], &lab.nodes()[1]);
+    let (pod, elsewhere) = (lab.pod(n1, "pod")?, lab.pod(n2, "elsewhere")?);
+    // In either half of the range.
+    for ip in ["10.244.1.127", "10.244.1.250", "fd44:0:0:1::250", "fd44:0:0:1:8000::250"] {
+        let dst = SocketAddr::new(ip.parse()?, 80);
+        for agent in [pod.agent(), n2.agent(), elsewhere.agent()] {
+            let failure = agent.ask(tcp(dst)).unwrap_err();
+            assert_eq!((&*failure.stage, &*failure.errno), ("connect", "EHOSTUNREACH"), "{dst}");
+        }
+        // What the node itself sends is answered before it has ended sending: of an ICMP host unreachable it would not hear.
+        for call in [tcp(dst), udp(dst).connected()] {
+            assert_eq!(n1.agent().ask(call).unwrap_err().errno, "ECONNREFUSED", "{dst}");
+        }
     }
     Ok(())
 }

@@ -119,9 +119,12 @@ pub struct Network {
     pub node_addr_flags: [u32; 2],
     /// The [`Network::filter_bit`] of each address that `NODE_ADDRS` calls this machine's.
     pub own_filter: u32,
+    /// The interface to which routes lead what is for an address of this node's pods that none of them has; 0: none, and the
+    /// kernel's routes say that it is unreachable.
+    pub sink: u32,
 }
 
-const _: () = assert!(size_of::<Network>() == 120);
+const _: () = assert!(size_of::<Network>() == 124);
 
 impl Network {
     /// No pods, no addresses, nothing forwarded.
@@ -140,6 +143,7 @@ impl Network {
             flags: 0,
             node_addr_flags: [0; 2],
             own_filter: 0,
+            sink: 0,
         }
     };
 

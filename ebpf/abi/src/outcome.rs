@@ -43,7 +43,8 @@ pub enum Outcome {
     FragmentHeld = 17,
     /// The packet may go no further: answered with an ICMP time exceeded.
     TtlExpired = 18,
-    /// The packet is of a connection to an address that no pod has any more: answered with a TCP reset.
+    /// The packet is for an address of this node's pods that none of them has: a connection from before is reset, the node's own
+    /// sockets are refused, all others get an ICMP host unreachable.
     NoPod = 19,
     /// A datagram to a backend that does not serve any more, of a socket that holds its address: sent on to another one.
     Moved = 20,

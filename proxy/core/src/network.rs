@@ -98,6 +98,8 @@ pub struct MachineFacts {
     pub uplinks: BTreeMap<u32, UplinkFacts>,
     /// InternalIPs of other nodes that are neighbours, and the ifindex on which they are.
     pub neighbours: BTreeMap<IpAddr, u32>,
+    /// The ifindex of the sink, to which routes lead what is for no pod; `None`: there is none.
+    pub sink: Option<u32>,
 }
 
 /// An uplink.
@@ -224,6 +226,7 @@ pub(crate) fn network(
         flags: if mtu > 0 { flags(config) } else { 0 },
         node_addr_flags: [node_v4, node_v6].map(|addr| addrs.get(&addr).copied().unwrap_or(0)),
         own_filter: of_machine.fold(0, |filter, (addr, _)| filter | Network::filter_bit(*addr)),
+        sink: machine.sink.unwrap_or(0),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::node::netlink::Netlink;
 use crate::node::state_dir::StateDir;
 use crate::node::sysctl::{self, Sysctls};
 use crate::node::uplink::{self, Uplinks};
-use crate::node::{install, peers};
+use crate::node::{install, peers, sink};
 use crate::report::Peer;
 
 /// The machine around the maps.
@@ -34,6 +34,8 @@ pub(super) struct Machine {
     peers: Vec<Peer>,
     /// InternalIPs of other nodes that are neighbours, and the interfaces on which they are.
     neighbours: BTreeMap<IpAddr, u32>,
+    /// The number of the sink; `None`: there is none.
+    sink: Option<u32>,
     /// `None`: not looked at yet.
     facts: Option<MachineFacts>,
     problems: Vec<Problem>,
@@ -64,6 +66,7 @@ impl Machine {
             uplinks: Uplinks::default(),
             peers: Vec::new(),
             neighbours: BTreeMap::new(),
+            sink: None,
             facts: None,
             problems: Vec::new(),
             links_stale: true,
@@ -129,6 +132,18 @@ impl Machine {
         self.uplinks.present.iter().map(|uplink| (uplink.index, uplink.name.clone())).collect()
     }
 
+    /// The number of the sink; `None`: there is none.
+    pub(super) fn sink(&self) -> Option<u32> {
+        self.sink
+    }
+
+    /// Leads what is for no pod of this node to the sink, where its program is; without that, nothing.
+    pub(super) async fn lead_to_sink(&self, model: &Model, has_program: bool) -> Result<()> {
+        let Some(sink) = self.sink else { return Ok(()) };
+        let pod_cidrs = model.own_node().filter(|_| has_program).map_or(&[][..], |node| &node.pod_cidrs);
+        sink::lead(&self.netlink, sink, pod_cidrs).await.context("routing what is for no pod to the sink")
+    }
+
     /// MTU of pods in bytes; 0 when there are none.
     pub(super) fn mtu(&self) -> u32 {
         self.pods.as_ref().map_or(0, |_| self.uplinks.mtu())
@@ -140,8 +155,9 @@ impl Machine {
     }
 
     async fn look_and_prepare(&mut self, model: &Model) -> Result<()> {
+        self.problems.clear();
         self.look(model).await?;
-        self.problems = self.uplinks.problems().collect();
+        self.problems.extend(self.uplinks.problems());
         let Some(pods) = &mut self.pods else { return Ok(()) };
         let Some(node) = model.own_node() else {
             self.problems.push(Problem {
@@ -180,13 +196,32 @@ impl Machine {
         if std::mem::take(&mut self.nodes_stale) && self.pods.is_some() {
             self.find_peers(model).await?;
         }
+        if self.pods.is_some() {
+            self.keep_sink().await;
+        }
         let uplinks = self.uplinks.present.iter().map(|uplink| (uplink.index, uplink.facts.clone()));
         self.facts = Some(MachineFacts {
             addrs: self.uplinks.own.clone(),
             uplinks: uplinks.collect(),
             neighbours: self.neighbours.clone(),
+            sink: self.sink,
         });
         Ok(())
+    }
+
+    /// Without a sink the stack answers what is for no pod.
+    async fn keep_sink(&mut self) {
+        self.sink = match sink::keep(&self.netlink, self.uplinks.mtu()).await {
+            Ok(sink) => Some(sink),
+            Err(error) => {
+                self.problems.push(Problem {
+                    subject: format!("Sink {}", sink::NAME),
+                    reason: "NoSink",
+                    message: error.to_string(),
+                });
+                None
+            }
+        };
     }
 
     async fn find_peers(&mut self, model: &Model) -> Result<()> {

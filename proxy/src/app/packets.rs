@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use super::App;
 use crate::dataplane::tc::{Attachments, Held, UplinkError};
 use crate::dataplane::xdp;
+use crate::node::sink;
 
 mod moves;
 
@@ -90,19 +91,20 @@ impl Packets {
 
 impl App {
     /// Attaches what is missing, once everything that programs read has been written.
-    pub(super) fn keep_packets(&mut self) {
+    pub(super) async fn keep_packets(&mut self) {
         if self.attached && std::mem::take(&mut self.packets.stale) {
-            let result = self.try_keep_packets();
+            let result = self.try_keep_packets().await;
             self.note("Packets", "NotAttached", result);
         }
     }
 
-    fn try_keep_packets(&mut self) -> Result<()> {
+    async fn try_keep_packets(&mut self) -> Result<()> {
         let pods = match self.machine.ledger() {
             Some(bpffs) => pods(&bpffs)?,
             None => BTreeMap::new(),
         };
-        let attachments = self.dataplane.keep_packets(&self.machine.present_uplinks(), &pods)?;
+        let attachments =
+            self.dataplane.keep_packets(&self.machine.present_uplinks(), &pods, self.machine.sink())?;
         let Some(attachments) = attachments else {
             // The write of what they read is followed by another look.
             self.packets.mark();
@@ -125,7 +127,8 @@ impl App {
         uplinks.retain(|_, name| held(name));
         let xdp = self.dataplane.keep_xdp(&uplinks)?;
         self.packets.set_xdp(xdp);
-        Ok(())
+        let is_sink_ready = attachments.sink.is_some_and(|held| held.is_ok());
+        self.machine.lead_to_sink(&self.model, is_sink_ready).await
     }
 }
 
@@ -152,7 +155,15 @@ fn problems(attachments: &Attachments) -> Vec<Problem> {
             "the programs of packets cannot be attached, and plain routing carries the pod: {error:#}"
         ),
     });
-    uplinks.chain(pod).collect()
+    let sink = attachments.sink.as_ref().and_then(|held| held.as_ref().err()).map(|error| Problem {
+        subject: format!("Sink {}", sink::NAME),
+        reason: "SinkNotAttached",
+        message: format!(
+            "its program cannot be attached, and the host's stack refuses what the node sends to pods of its own that are \
+             gone: {error:#}; it is tried again every 30 s"
+        ),
+    });
+    uplinks.chain(pod).chain(sink).collect()
 }
 
 #[cfg(test)]
@@ -166,6 +177,7 @@ mod tests {
                 ("wg0".to_owned(), Err(UplinkError::NotEthernet)),
                 ("eth1".to_owned(), Err(UplinkError::Refused(anyhow::anyhow!("no")))),
             ],
+            sink: Some(Err(anyhow::anyhow!("no"))),
             pods: 0,
             refused: Some(("pn0123456789ab".to_owned(), anyhow::anyhow!("no"))),
             movable: BTreeMap::new(),
@@ -176,6 +188,7 @@ mod tests {
             ("Uplink wg0", "UplinkNotEthernet"),
             ("Uplink eth1", "UplinkNotAttached"),
             ("Pod link pn0123456789ab", "PodNotAttached"),
+            ("Sink portolan0", "SinkNotAttached"),
         ];
         assert_eq!(found, expected);
     }

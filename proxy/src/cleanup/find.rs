@@ -5,6 +5,7 @@
 //! | CNI configuration | our file name, and in it our plugin with this node's directory of pins |
 //! | CNI plugin | our file name, and the same bytes as the one beside this executable |
 //! | link of a pod | a veth named `pn` and twelve hex digits |
+//! | sink | a veth named `portolan0` |
 //! | route | protocol 112, in the main table |
 //! | filter | its priority, handle and name |
 //! | qdisc | a pin below `<bpffs>/portolan` with its number, made before it; it stays when it has filters of others |
@@ -27,7 +28,7 @@ use crate::node::journal::Journal;
 use crate::node::netlink::Netlink;
 use crate::node::state_dir::{FILES, StateDir};
 use crate::node::sysctl::{Fate, Sysctls};
-use crate::node::{conflist, install, links};
+use crate::node::{conflist, install, links, sink};
 
 /// Where to look.
 pub(super) struct Place<'a> {
@@ -50,15 +51,17 @@ pub(super) struct Findings {
 pub(super) async fn find(place: &Place<'_>) -> Result<Findings> {
     let mut found = Findings::default();
     find_cni(place.args, &mut found)?;
-    for link in links::links(place.netlink).await?.into_iter().filter(links::Link::is_pod) {
-        found.items.push(Item::PodLink(link.name));
-    }
+    let links = links::links(place.netlink).await?;
+    let pods = links.iter().filter(|link| link.is_pod());
+    found.items.extend(pods.map(|link| Item::PodLink(link.name.clone())));
     let routes = routes::marked(place.netlink).await?;
     found.items.extend(routes.iter().filter_map(message::destination).map(Item::Route));
     for (ifindex, name, direction) in tc::filters()? {
         found.items.push(Item::Filter(name, Hook { ifindex, direction }));
     }
     find_pins(&place.args.bpffs.join("portolan"), &mut found.items)?;
+    let sink = links.into_iter().filter(sink::is_sink);
+    found.items.extend(sink.map(|link| Item::Sink(link.name)));
     find_sysctls(place, &mut found)?;
     find_state(place.state_dir, &mut found)?;
     Ok(found)

@@ -16,6 +16,8 @@ pub enum Item {
     Plugin(PathBuf),
     /// The host side of a pod's veth.
     PodLink(String),
+    /// The interface to which routes lead what is for no pod.
+    Sink(String),
     /// A route with our protocol.
     Route(IpNetwork),
     /// A filter that keeps a program attached, on the interface of this name.
@@ -45,6 +47,7 @@ impl Item {
             Self::Conflist(_) => "cni-configuration",
             Self::Plugin(_) => "cni-plugin",
             Self::PodLink(_) => "pod-link",
+            Self::Sink(_) => "sink",
             Self::Route(_) => "route",
             Self::Filter(..) => "filter",
             Self::Qdisc(..) => "qdisc",
@@ -72,7 +75,7 @@ impl Item {
             Self::Program(path, Some(interface)) => format!("{} of {interface}", path.display()),
             Self::Filter(interface, hook) => format!("{interface} {}", hook.direction),
             Self::Qdisc(interface, _) => format!("{interface} clsact"),
-            Self::PodLink(name) | Self::Sysctl(name) => name.clone(),
+            Self::PodLink(name) | Self::Sink(name) | Self::Sysctl(name) => name.clone(),
             Self::Route(destination) => destination.to_string(),
         }
     }
@@ -85,6 +88,7 @@ impl Item {
             Self::Conflist(_)
             | Self::Plugin(_)
             | Self::PodLink(_)
+            | Self::Sink(_)
             | Self::Route(_)
             | Self::Qdisc(..)
             | Self::ProgramPin(_)

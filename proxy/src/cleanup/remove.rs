@@ -19,7 +19,7 @@ pub(super) async fn remove(place: &Place<'_>, items: &[Item]) -> Vec<String> {
     let mut sysctls_done = false;
     for item in items {
         let result = match item {
-            Item::PodLink(name) => links::delete(place.netlink, name).await.map_err(text),
+            Item::PodLink(name) | Item::Sink(name) => links::delete(place.netlink, name).await.map_err(text),
             Item::Route(destination) => routes::delete(place.netlink, *destination).await.map_err(text),
             Item::Filter(_, hook) => clsact::delete(*hook).map_err(text),
             Item::Qdisc(_, pin) => qdisc::unmake(pin).map_err(|error| format!("{error:#}")),

@@ -8,6 +8,7 @@ use crate::dataplane::routes::message::Family;
 use crate::node::conflist;
 use crate::node::journal::Journal;
 use crate::node::sandbox::{self, ip, uplink};
+use crate::node::sink;
 use portolan_core::state::RouteTarget;
 
 fn args(root: &Path) -> CleanupArgs {
@@ -38,6 +39,9 @@ async fn settle(args: &CleanupArgs) {
     let via = RouteTarget::Via([192, 0, 2, 1].into());
     routes.put("10.244.1.0/24".parse().unwrap(), via).await.unwrap();
     routes.put("fd00::/64".parse().unwrap(), RouteTarget::Unreachable).await.unwrap();
+    let netlink = Netlink::open().unwrap();
+    let sink = sink::keep(&netlink, 1500).await.unwrap();
+    sink::lead(&netlink, sink, &["10.244.0.0/24".parse().unwrap()]).await.unwrap();
     fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
     let state = StateDir::create(&args.state_dir).unwrap();
     drop(state.try_lock().unwrap());
@@ -74,7 +78,11 @@ fn machine(root: &Path) -> BTreeSet<String> {
     for listing in ["-o link", "-4 route show table all", "-6 route show table main"] {
         // The kernel's own routes for a link-local address appear some time after its interface.
         let text = ip(listing);
-        lines.extend(text.lines().filter(|line| !line.contains("fe80")).map(str::to_owned));
+        let lasting = text.lines().filter(|line| !line.contains("fe80"));
+        // That the sink has no carrier is noticed later, too.
+        let sink =
+            |line: &str| line.contains(sink::NAME).then(|| line.split('<').next().map(str::to_owned))?;
+        lines.extend(lasting.map(|line| sink(line).unwrap_or_else(|| line.to_owned())));
     }
     lines.insert(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap());
     lines
@@ -105,6 +113,8 @@ fn the_machine_is_as_it_was_before() {
             "route",
             "route",
             "route",
+            "route",
+            "route",
             "program",
             "pin-directory",
             "map",
@@ -116,6 +126,7 @@ fn the_machine_is_as_it_was_before() {
             "pin-directory",
             "pin-directory",
             "pin-directory",
+            "sink",
             "sysctl",
             "state-file",
             "state-file",

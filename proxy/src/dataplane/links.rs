@@ -27,11 +27,12 @@ pub const PROGRAMS: [(&str, &str); 8] = [
 ];
 
 /// The programs of packets, and where they are attached.
-pub const PACKET_PROGRAMS: [(&str, &str); 4] = [
+pub const PACKET_PROGRAMS: [(&str, &str); 5] = [
     ("from_pod", "what a pod sends: ingress of the host side of its veth"),
     ("to_pod", "what the stack sends to a pod: egress of the host side of its veth"),
     ("from_uplink", "what arrives from other machines: ingress of an uplink"),
     ("to_uplink", "what leaves to other machines: egress of an uplink"),
+    ("to_sink", "what is for no pod: egress of the interface to which routes lead that"),
 ];
 
 /// What attaching did.

@@ -2,7 +2,7 @@
 //!
 //! Ours are those of protocol [`PROTOCOL`] that lead through a gateway or nowhere. A pod's host route, which the
 //! plugin makes, has the same protocol, an interface and no gateway: it ends with the pod's link and is none of this
-//! module's business.
+//! module's business. Nor are those to the sink ([`crate::node::sink`]): they end with that.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use nix::net::if_::{if_nameindex, if_nametoindex};
 use portolan_cni::bpf;
-use portolan_cni::hook::{self, Direction, FROM_POD, Hook, HookError, Kept, Method, Program, clsact};
+use portolan_cni::hook::{self, Direction, FROM_POD, Hook, Kept, Method, Program, clsact};
 
 use super::{Pins, links, sys};
 use crate::node::links::is_pod_name;
@@ -28,6 +28,9 @@ mod link;
 /// The programs of an uplink.
 const UPLINK: [(&str, Direction); 2] =
     [("from_uplink", Direction::Ingress), ("to_uplink", Direction::Egress)];
+
+/// The program of the sink.
+const SINK: (&str, Direction) = ("to_sink", Direction::Egress);
 
 /// `ARPHRD_ETHER` (include/uapi/linux/if_arp.h).
 const ETHERNET: u16 = 1;
@@ -53,12 +56,6 @@ pub enum UplinkError {
     Refused(#[from] anyhow::Error),
 }
 
-impl From<HookError> for UplinkError {
-    fn from(error: HookError) -> Self {
-        Self::Refused(error.into())
-    }
-}
-
 /// How the programs of an uplink are attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -73,6 +70,8 @@ pub struct Held {
 pub struct Attachments {
     /// To each uplink.
     pub uplinks: Vec<(String, Result<Held, UplinkError>)>,
+    /// To the sink; `None`: there is none.
+    pub sink: Option<Result<Held>>,
     /// How many pods have got a program that had none, as when there was no daemon when they were added.
     pub pods: usize,
     /// The first pod's veth that the programs cannot be attached to, and why.
@@ -87,19 +86,22 @@ impl Packets {
         Self { programs, pins: pins.clone() }
     }
 
-    /// Pins the programs, and attaches them to these uplinks and to the veths of these pods, names by number, as far as
-    /// they are not. As long as no uplink is known, those of an earlier daemon stay.
+    /// Pins the programs, and attaches them to these uplinks, to the veths of these pods, names by number, and to the sink of
+    /// this number, as far as they are not. As long as no uplink is known, those of an earlier daemon stay.
     pub(super) fn keep(
         &self,
         uplinks: &BTreeMap<u32, String>,
         pods: &BTreeMap<u32, String>,
+        sink: Option<u32>,
     ) -> Result<Attachments> {
         self.pin()?;
-        let mut attachments = Attachments::default();
+        let sunk = sink.map(|ifindex| self.keep_at(ifindex, &[SINK]));
+        let mut attachments = Attachments { sink: sunk, ..Attachments::default() };
         for (ifindex, name) in uplinks {
             attachments.uplinks.push((name.clone(), self.keep_uplink(*ifindex, name)));
         }
-        self.forget(uplinks, &attachments)?;
+        let wanted = |index| uplinks.is_empty() || uplinks.contains_key(&index) || sink == Some(index);
+        self.forget(wanted, &attachments)?;
         for (ifindex, name) in pods {
             match self.keep_pod(*ifindex, name, &mut attachments) {
                 Err(error) if is_named(*ifindex, name) => {
@@ -151,9 +153,14 @@ impl Packets {
         if hardware != ETHERNET {
             return Err(UplinkError::NotEthernet);
         }
+        Ok(self.keep_at(ifindex, &UPLINK)?)
+    }
+
+    /// Has these programs at an interface that is no pod's.
+    fn keep_at(&self, ifindex: u32, programs: &[(&str, Direction)]) -> Result<Held> {
         let mut held = Held { method: Method::Tcx, new: false };
-        for (program, direction) in UPLINK {
-            let hook = Hook { ifindex, direction };
+        for (program, direction) in programs {
+            let hook = Hook { ifindex, direction: *direction };
             let program = self.program(program);
             let kept = if tcx::query(hook).context("asking for the programs of tcx")?.is_some() {
                 link::keep(&self.pins.links(), hook, program)?
@@ -173,15 +180,14 @@ impl Packets {
         Ok(clsact::keep(hook, program)?)
     }
 
-    /// Detaches from what is no uplink any more. A pod keeps its link as long as its veth is there, like a filter.
-    fn forget(&self, uplinks: &BTreeMap<u32, String>, attachments: &Attachments) -> Result<()> {
-        let is_uplink = |index| uplinks.is_empty() || uplinks.contains_key(&index);
-        link::remove_others(&self.pins.links(), |index| is_uplink(index) || is_pod(index))?;
+    /// Detaches from what is neither an uplink any more nor the sink. A pod keeps its link as long as its veth is there, like a filter.
+    fn forget(&self, wanted: impl Fn(u32) -> bool, attachments: &Attachments) -> Result<()> {
+        link::remove_others(&self.pins.links(), |index| wanted(index) || is_pod(index))?;
         let mut held = attachments.uplinks.iter().filter_map(|(_, result)| result.as_ref().ok());
         if held.any(|held| held.method == Method::Clsact) {
-            remove_other_filters(is_uplink)?;
+            remove_other_filters(&wanted)?;
         }
-        qdisc::remove_others(&self.pins.qdiscs(), is_uplink)
+        qdisc::remove_others(&self.pins.qdiscs(), &wanted)
     }
 
     /// An interface of another name has got the number of one that is gone, and is none of ours.

@@ -22,6 +22,10 @@ pub struct Link {
     pub loopback: bool,
     /// Whether it is a veth.
     pub veth: bool,
+    /// Whether it is switched on.
+    pub up: bool,
+    /// Whether it asks for the addresses of neighbours.
+    pub arp: bool,
 }
 
 impl Link {
@@ -106,6 +110,8 @@ fn parse_link(message: &RouteNetlinkMessage) -> Option<Link> {
         mtu: 0,
         loopback: message.header.flags.contains(LinkFlags::Loopback),
         veth: false,
+        up: message.header.flags.contains(LinkFlags::Up),
+        arp: !message.header.flags.contains(LinkFlags::Noarp),
     };
     for attribute in &message.attributes {
         #[expect(clippy::wildcard_enum_match_arm, reason = "an interface has some sixty attributes")]

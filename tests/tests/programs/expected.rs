@@ -40,42 +40,80 @@ pub(crate) fn rewritten(step: &Step<'_>, transport: &Transport, to: &Key) -> Exp
 
 /// What nobody serves is answered, and so is what may go no further; all else is dropped.
 pub(crate) fn refused(step: &Step<'_>, transport: &Transport, outcome: Outcome) -> Expected {
-    let dropped = as_it_is(step.frame, Action::Drop, Some(outcome));
     let is_refusal = matches!(outcome, Outcome::NoEndpoints | Outcome::UnknownPort | Outcome::NoPod);
-    if (!is_refusal && outcome != Outcome::TtlExpired) || transport.kind != Kind::Whole {
-        return dropped;
-    }
-    let (src, dst, key) = (step.net.dst, step.net.src, transport.key);
-    let (number, content) = if is_refusal && key.proto == proto::TCP {
-        if transport.flags & flags::RST != 0 {
-            return dropped;
-        }
-        let at = transport.numbers(step.frame);
-        let (kind, numbers) = if transport.flags & flags::ACK != 0 {
-            (flags::RST, [at[1], 0])
-        } else {
-            (flags::RST | flags::ACK, [0, at[0].wrapping_add(1)])
-        };
-        let mut segment = tcp(key.dst, key.src, kind, numbers, &[]);
-        // Without a window.
-        segment[14..18].fill(0);
-        let sum = checksum(&[&pseudo(src, dst, proto::TCP, segment.len()), &segment]);
-        segment[16..18].copy_from_slice(&sum.to_be_bytes());
-        (proto::TCP, segment)
-    } else {
-        let quoted = if step.net.is_v4() { 28 } else { 48 };
-        if !step.net.is_plain() || step.frame.len() < ETHERNET + quoted {
-            return dropped;
-        }
+    let answer = if is_refusal && transport.key.proto == proto::TCP {
+        reset(step, transport)
+    } else if is_refusal || outcome == Outcome::TtlExpired {
         let kind = match (is_refusal, step.net.is_v4()) {
             (true, true) => [3, 3],
             (true, false) => [1, 4],
             (false, true) => [11, 0],
             (false, false) => [3, 0],
         };
-        let quote = &step.frame[ETHERNET..ETHERNET + quoted];
-        (icmp_of(src), icmp(src, dst, kind, [0; 4], quote))
+        error(step, kind, 8)
+    } else {
+        None
     };
+    let macs = [&step.frame[6..12], &step.frame[..6]].concat();
+    answered(step, transport, outcome, &macs, answer)
+}
+
+/// Nobody has the address: who knows somebody there gets a reset, all others an ICMP host unreachable. The kernel writes the
+/// addresses of Ethernet.
+pub(crate) fn unreachable(step: &Step<'_>, transport: &Transport) -> Expected {
+    let answer = if transport.key.proto == proto::TCP && !transport.is_first {
+        reset(step, transport)
+    } else {
+        let quoted = if step.net.proto == proto::TCP { 20 } else { 8 };
+        error(step, if step.net.is_v4() { [3, 1] } else { [1, 3] }, quoted)
+    };
+    answered(step, transport, Outcome::NoPod, &step.frame[..12], answer)
+}
+
+/// The number of its protocol, and what is in the answer.
+type Answer = (u8, Vec<u8>);
+
+fn reset(step: &Step<'_>, transport: &Transport) -> Option<Answer> {
+    if transport.kind != Kind::Whole || transport.flags & flags::RST != 0 {
+        return None;
+    }
+    let at = transport.numbers(step.frame);
+    let (kind, numbers) = if transport.flags & flags::ACK != 0 {
+        (flags::RST, [at[1], 0])
+    } else {
+        (flags::RST | flags::ACK, [0, at[0].wrapping_add(1)])
+    };
+    let mut segment = tcp(transport.key.dst, transport.key.src, kind, numbers, &[]);
+    // Without a window.
+    segment[14..18].fill(0);
+    let sum = checksum(&[&pseudo(step.net.dst, step.net.src, proto::TCP, segment.len()), &segment]);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    Some((proto::TCP, segment))
+}
+
+/// An ICMP error that quotes so many bytes behind the network header.
+fn error(step: &Step<'_>, kind: [u8; 2], quoted: usize) -> Option<Answer> {
+    let quoted = quoted + if step.net.is_v4() { 20 } else { 40 };
+    if !step.net.is_plain() || step.frame.len() < ETHERNET + quoted {
+        return None;
+    }
+    let quote = &step.frame[ETHERNET..ETHERNET + quoted];
+    let (src, dst) = (step.net.dst, step.net.src);
+    Some((icmp_of(src), icmp(src, dst, kind, [0; 4], quote)))
+}
+
+/// The answer goes back to the sender; without one the packet is dropped.
+fn answered(
+    step: &Step<'_>,
+    transport: &Transport,
+    outcome: Outcome,
+    macs: &[u8],
+    answer: Option<Answer>,
+) -> Expected {
+    let Some((number, content)) = answer.filter(|_| transport.kind == Kind::Whole) else {
+        return as_it_is(step.frame, Action::Drop, Some(outcome));
+    };
+    let (src, dst) = (step.net.dst, step.net.src);
     let mut packet = Ip::new(src, dst, number).around(&content);
     if src.is_ipv4() {
         // Not to be cut into fragments.
@@ -84,6 +122,6 @@ pub(crate) fn refused(step: &Step<'_>, transport: &Transport, outcome: Outcome) 
         let sum = checksum(&[&packet[..20]]);
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
     }
-    let frame = [&step.frame[6..12], &step.frame[..6], &step.frame[12..14], &packet].concat();
+    let frame = [macs, &step.frame[12..14], &packet].concat();
     Expected { action: Action::Redirect, counts: vec![outcome], frame, transport: None, is_new: true }
 }

@@ -148,6 +148,13 @@ impl Source {
             (_, _, 1) => leaves(self.pick(&[0, pod.ifindex])),
             (_, _, 2) => from_uplink,
             (_, _, 3) => from_pod,
+            (_, _, 4) => (at(Hook::ToSink, world.sink, self.pick(&[0, up, pod.ifindex])), [host_mac; 2]),
+            (is_pod, is_own, 5..)
+                if World::is_pod_range(dst) && !world.pods.contains_key(&dst) && choice < 14 =>
+            {
+                let from = if is_pod { pod.ifindex } else { up };
+                (at(Hook::ToSink, world.sink, if is_own { 0 } else { from }), [host_mac; 2])
+            }
             (true, _, _) if !world.is_inside(dst) && !World::is_pod_range(dst) && choice < 12 => {
                 leaves(pod.ifindex)
             }

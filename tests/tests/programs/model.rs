@@ -10,7 +10,7 @@ use portolan_lab::frame::{ETHERNET, flags, proto};
 
 use crate::expected::{Expected, Step, as_it_is, refused, rewritten, spoofed};
 use crate::packet::{Fragments, Key, Kind, Net, PartOf, Transport, Unreadable, is_translation, replaced};
-use crate::rules::{has_route, has_sender, is_link_local, is_routable, is_router_message, stays_on_link};
+use crate::rules::{has_route, has_sender, is_routable, is_router_message, stays_on_link};
 use crate::run::{Action, Hook, Place, Seen};
 use crate::world::{Front, World};
 
@@ -26,7 +26,7 @@ pub(crate) struct Flow {
 }
 
 /// What a translation is for.
-enum Verdict {
+pub(crate) enum Verdict {
     Stack,
     Drop(Outcome),
     To(Key, Vec<Outcome>),
@@ -35,7 +35,7 @@ enum Verdict {
 pub(crate) struct Model {
     pub(crate) world: World,
     pub(crate) flows: HashMap<Key, Flow>,
-    fragments: Fragments,
+    pub(crate) fragments: Fragments,
     /// What has had a first fragment in earlier rounds.
     forgotten: HashSet<PartOf>,
     /// What has had another one before its first.
@@ -60,8 +60,12 @@ impl Model {
             }
             _ => {}
         }
-        let is_hosts = matches!(place.hook, Hook::ToUplink | Hook::ToPod) && place.ingress == 0;
-        !is_hosts || self.world.is_own(net.src)
+        let is_hosts =
+            place.ingress == 0 && matches!(place.hook, Hook::ToUplink | Hook::ToPod | Hook::ToSink);
+        if !is_hosts {
+            return true;
+        }
+        self.world.is_own(net.src) && (place.hook != Hook::ToSink || !self.is_of_flow(frame, &net))
     }
 
     /// Begins anew, without flows.
@@ -108,6 +112,7 @@ impl Model {
                 Hook::FromPod if !is_arp => as_it_is(frame, Action::Drop, Some(Outcome::BadFrame)),
                 Hook::FromPod => self.arp(place, frame),
                 Hook::ToPod | Hook::FromUplink | Hook::ToUplink => stack(),
+                Hook::ToSink => as_it_is(frame, Action::Drop, Some(Outcome::NoPod)),
             };
         };
         let step = Step { frame, seen, net };
@@ -117,6 +122,7 @@ impl Model {
             Hook::ToPod => self.host_sends(&step),
             Hook::FromUplink => self.uplink_receives(&step),
             Hook::ToUplink => self.uplink_sends(place, &step),
+            Hook::ToSink => self.sink_receives(place, &step),
         }
     }
 
@@ -250,64 +256,8 @@ impl Model {
         self.forward(step, None, net.dst, Vec::new())
     }
 
-    /// No pod has the address: whoever has a TCP connection to it is told.
-    fn nobody(&mut self, step: &Step<'_>) -> Expected {
-        let is_tcp = step.net.proto == proto::TCP && !is_link_local(step.net.src);
-        match Transport::read(step.frame, &step.net, &mut self.fragments) {
-            Ok(transport) if is_tcp && !transport.is_first => refused(step, &transport, Outcome::NoPod),
-            _ => as_it_is(step.frame, Action::Stack, None),
-        }
-    }
-
-    fn uplink_sends(&mut self, place: Place, step: &Step<'_>) -> Expected {
-        let Step { frame, net, .. } = step;
-        let stack = as_it_is(frame, Action::Stack, None);
-        let is_pod = World::is_pod_range(net.src);
-        if is_pod && (self.world.is_inside(net.dst) || !is_routable(net.dst)) {
-            return stack;
-        }
-        if !is_pod && place.ingress != 0 {
-            return stack;
-        }
-        if !is_pod {
-            return self.host_sends(step);
-        }
-        let Ok(transport) = Transport::read(frame, net, &mut self.fragments) else {
-            return as_it_is(frame, Action::Drop, Some(Outcome::Malformed));
-        };
-        match self.known(&transport) {
-            Some(to) => rewritten(step, &transport, &to),
-            None if transport.is_first => {
-                let src = SocketAddr::new(self.world.node(net.is_v4()), transport.key.src.port());
-                self.leaves_by_port(step, &transport, Key { src, ..transport.key })
-            }
-            None => stack,
-        }
-    }
-
-    /// What the host sends to somebody whose flow it is the other end of, or about whose flow it has an error to tell, or
-    /// from a port that a pod's flow has already.
-    fn host_sends(&mut self, step: &Step<'_>) -> Expected {
-        let stack = as_it_is(step.frame, Action::Stack, None);
-        let Ok(transport) = Transport::read(step.frame, &step.net, &mut self.fragments) else { return stack };
-        match self.known(&transport) {
-            Some(to) => rewritten(step, &transport, &to),
-            None if matches!(transport.kind, Kind::Error(_)) => stack,
-            None if self.is_free(transport.key.reversed()) => stack,
-            None => self.leaves_by_port(step, &transport, transport.key),
-        }
-    }
-
-    fn leaves_by_port(&mut self, step: &Step<'_>, transport: &Transport, to: Key) -> Expected {
-        match self.with_port(step, transport, to) {
-            Verdict::To(to, counts) => Expected { counts, ..rewritten(step, transport, &to) },
-            Verdict::Drop(outcome) => as_it_is(step.frame, Action::Drop, Some(outcome)),
-            Verdict::Stack => as_it_is(step.frame, Action::Stack, None),
-        }
-    }
-
     /// What a packet of a known flow becomes.
-    fn known(&mut self, transport: &Transport) -> Option<Key> {
+    pub(crate) fn known(&mut self, transport: &Transport) -> Option<Key> {
         let flow = self.flows.get_mut(&transport.key)?;
         flow.flags |= transport.flags & (flags::FIN | flags::RST | flags::ACK);
         let flow = *flow;
@@ -326,7 +276,7 @@ impl Model {
     }
 
     /// Whether packets with this key would belong to nobody; a flow that is over gives it up.
-    fn is_free(&mut self, key: Key) -> bool {
+    pub(crate) fn is_free(&mut self, key: Key) -> bool {
         let Some(flow) = self.flows.get(&key).copied() else { return true };
         let is_over = key.proto == proto::TCP && is_closed(&flow, &self.flows[&flow.to.reversed()]);
         if is_over {
@@ -407,7 +357,7 @@ impl Model {
     }
 
     /// Takes the port in `to` if that is free, and otherwise another one, which the frame tells.
-    fn with_port(&mut self, step: &Step<'_>, transport: &Transport, to: Key) -> Verdict {
+    pub(crate) fn with_port(&mut self, step: &Step<'_>, transport: &Transport, to: Key) -> Verdict {
         let mut to = to;
         if !self.is_free(to.reversed()) {
             if ![proto::TCP, proto::UDP, proto::ICMP, proto::ICMPV6].contains(&to.proto) {

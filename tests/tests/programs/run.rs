@@ -21,6 +21,8 @@ pub(crate) enum Hook {
     FromUplink,
     /// The stack, or a redirect, sends it by the uplink.
     ToUplink,
+    /// The stack sends it to an address that no pod has.
+    ToSink,
 }
 
 /// What the kernel knows of a frame beside its bytes.
@@ -54,7 +56,7 @@ pub(crate) enum Action {
 
 /// The programs of a node.
 pub(crate) struct Programs {
-    programs: [SchedClassifier; 4],
+    programs: [SchedClassifier; 5],
     xdp: Xdp,
     counters: Counters,
     counts: Counts,
@@ -76,7 +78,8 @@ impl Programs {
             let path = node.program(name);
             SchedClassifier::from_pin(&path).with_context(|| format!("Failed to open {}", path.display()))
         };
-        let programs = [open("from_pod")?, open("to_pod")?, open("from_uplink")?, open("to_uplink")?];
+        let programs =
+            [open("from_pod")?, open("to_pod")?, open("from_uplink")?, open("to_uplink")?, open("to_sink")?];
         let counters = Counters::of(node)?;
         let counts = counters.read()?;
         Ok(Self { programs, xdp: xdp(node, uplink)?, counters, counts })

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::maps::{Array, HashMap as BpfMap, Map, MapData};
+use nix::net::if_::if_nametoindex;
 use portolan_abi::{
     Addr, Bucket, Direction, Flow, FlowEntry, FlowHash, FlowKey, FlowRef, MapName, PodEntry, PodFlags, Port,
 };
@@ -56,6 +57,7 @@ pub(crate) struct World {
     pub(crate) nodes: [[IpAddr; 2]; 2],
     pub(crate) uplink: u32,
     pub(crate) uplink_mac: Mac,
+    pub(crate) sink: u32,
     pub(crate) remote_pod: [IpAddr; 2],
     buckets: Array<MapData, Bucket>,
     hash: FlowHash,
@@ -126,6 +128,7 @@ impl Cluster {
             nodes: [0, 1].map(|n| Family::BOTH.map(|family| self.lab.nodes()[n].ip(family))),
             uplink: u32::try_from(uplink.index())?,
             uplink_mac: uplink.mac(),
+            sink: if_nametoindex("portolan0").context("There is no sink")?,
             remote_pod: Family::BOTH.map(|family| self.two.ip(family)),
             buckets: Array::try_from(Map::Array(open(MapName::Flows)?))?,
             hash,

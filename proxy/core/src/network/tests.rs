@@ -103,8 +103,11 @@ fn ranges_inside_the_cluster() {
 #[test]
 fn the_network_of_a_node() {
     let uplink = |mtu| UplinkFacts { mtu, addrs: vec![] };
-    let machine =
-        MachineFacts { uplinks: [(2, uplink(1500)), (3, uplink(1400))].into(), ..MachineFacts::default() };
+    let machine = MachineFacts {
+        uplinks: [(2, uplink(1500)), (3, uplink(1400))].into(),
+        sink: Some(7),
+        ..MachineFacts::default()
+    };
     let dual = node("a", "fd00::1 192.168.0.1 192.168.0.2", "10.244.0.7/24 10.99.0.0/24 fd00:10::/64");
     let config = NetworkConfig { direct: true, ..NetworkConfig::default() };
     let own = NodeAddrFlags::OWN;
@@ -128,6 +131,7 @@ fn the_network_of_a_node() {
         flags: NetworkFlags::FORWARD | NetworkFlags::DIRECT | NetworkFlags::RESET,
         node_addr_flags: [own | NodeAddrFlags::NODE, 0],
         own_filter: Network::filter_bit(Addr::from(ip("192.168.0.1"))),
+        sink: 7,
     };
     assert_eq!(found, expected);
     assert!(found.may_be_own(found.node_v4));
@@ -136,7 +140,7 @@ fn the_network_of_a_node() {
     let config = NetworkConfig { forward: false, ..NetworkConfig::default() };
     let kernel = network(Some(&dual), |_| false, &machine, &config, &BTreeMap::new(), 1024);
     let addrs = Network { node_v4: expected.node_v4, node_v6: expected.node_v6, ..Network::EMPTY };
-    assert_eq!(kernel, Network { mtu: 1400, slot_mask: 1023, flags: NetworkFlags::RESET, ..addrs });
+    assert_eq!(kernel, Network { mtu: 1400, slot_mask: 1023, flags: NetworkFlags::RESET, sink: 7, ..addrs });
     assert_eq!(
         network(None, |_| true, &MachineFacts::default(), &NetworkConfig::default(), &BTreeMap::new(), 0),
         Network::EMPTY

@@ -23,6 +23,7 @@ pub(crate) fn machine(addrs: &str) -> MachineFacts {
         addrs: ips(addrs).into_iter().chain([ip("127.0.0.1")]).collect(),
         uplinks: [(2, uplink)].into(),
         neighbours: [(ip("192.168.0.2"), 2)].into(),
+        sink: None,
     }
 }
 
@@ -181,6 +182,7 @@ fn without_pods_of_ours_there_are_no_ranges_of_pods() {
         flags: NetworkFlags::RESET,
         node_addr_flags: [NODE | OURS | NODE_PORTS, 0],
         own_filter: Network::filter_bit(Addr::from(ip("192.168.0.1"))),
+        sink: 0,
         ..Network::EMPTY
     };
     assert_eq!(observed.network, Some(expected));

@@ -70,6 +70,15 @@ pub fn put(destination: IpNetwork, target: RouteTarget) -> RouteMessage {
     message
 }
 
+/// A request that adds or replaces a route through an interface, without a gateway.
+pub fn through(destination: IpNetwork, interface: u32) -> RouteMessage {
+    let mut message = to(destination);
+    message.header.scope = if destination.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    message.header.kind = RouteType::Unicast;
+    message.attributes.push(RouteAttribute::Oif(interface));
+    message
+}
+
 /// A request that removes our route to a destination, wherever it leads.
 pub fn delete(destination: IpNetwork) -> RouteMessage {
     let mut message = to(destination);
@@ -210,15 +219,9 @@ mod tests {
 
     #[test]
     fn routes_of_pods_and_of_other_shapes_are_told_apart() {
-        let mut pod = to(net("10.244.0.7/32"));
-        pod.header.kind = RouteType::Unicast;
-        pod.attributes.push(RouteAttribute::Oif(3));
-        assert_eq!(parse(&pod), Some(OwnRoute::Pod(net("10.244.0.7/32"))));
-
-        let mut wide = to(net("10.244.0.0/24"));
-        wide.header.kind = RouteType::Unicast;
-        wide.attributes.push(RouteAttribute::Oif(3));
-        assert_eq!(parse(&wide), None);
+        let pod = net("10.244.0.7/32");
+        assert_eq!(parse(&through(pod, 3)), Some(OwnRoute::Pod(pod)));
+        assert_eq!(parse(&through(net("10.244.0.0/25"), 3)), None);
 
         let mut hole = to(net("10.244.0.0/24"));
         hole.header.kind = RouteType::BlackHole;

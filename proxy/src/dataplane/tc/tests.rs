@@ -114,9 +114,9 @@ fn a_restart_updates_the_links_of_an_uplink_in_place() {
         let (bpffs, none) = (Bpffs::new(), BTreeMap::new());
         let up = interface("up0");
         let first = bpffs.daemon();
-        assert_eq!(is_new(&first.keep(&up, &none).unwrap()), [true]);
+        assert_eq!(is_new(&first.keep(&up, &none, None).unwrap()), [true]);
         assert_eq!(ids(&up), of(&first, UPLINK));
-        assert_eq!(is_new(&first.keep(&up, &none).unwrap()), [false]);
+        assert_eq!(is_new(&first.keep(&up, &none, None).unwrap()), [false]);
         assert_eq!(attached(&bpffs.pins(), "up0").unwrap(), Some(Method::Tcx));
         let before = holds(&up);
 
@@ -124,7 +124,7 @@ fn a_restart_updates_the_links_of_an_uplink_in_place() {
         drop(first);
         assert_eq!(holds(&up), before);
         let second = bpffs.daemon();
-        assert_eq!(is_new(&second.keep(&up, &none).unwrap()), [false]);
+        assert_eq!(is_new(&second.keep(&up, &none, None).unwrap()), [false]);
         assert_eq!(ids(&up), of(&second, UPLINK), "one program, and the new one");
         let links = |held: [Vec<tcx::Attached>; 2]| held.map(|programs| programs[0].link);
         assert_eq!(links(holds(&up)), links(before), "in the links that were there");
@@ -137,12 +137,35 @@ fn a_restart_updates_the_links_of_an_uplink_in_place() {
 }
 
 #[test]
+fn the_sink_has_its_program_where_packets_leave_by_it_as_long_as_it_is_there() {
+    sandbox::run(async {
+        let (bpffs, none) = (Bpffs::new(), BTreeMap::new());
+        let (up, other) = (interface("up0"), interface("portolan0"));
+        let sink = other.keys().next().copied();
+        let daemon = bpffs.daemon();
+        let new = || daemon.keep(&up, &none, sink).unwrap().sink.map(|held| held.unwrap().new);
+        assert_eq!((new(), new()), (Some(true), Some(false)));
+        assert_eq!(ids(&other), [vec![], vec![daemon.program("to_sink").id()]]);
+        assert_eq!(ids(&up), of(&daemon, UPLINK));
+        // Not even the uplinks are known yet: all stays.
+        daemon.keep(&none, &none, None).unwrap();
+        assert_eq!(new(), Some(false));
+        assert!(daemon.keep(&up, &none, None).unwrap().sink.is_none());
+        assert_eq!(ids(&other), NOTHING);
+        assert!(
+            daemon.keep(&up, &none, Some(4_000_000)).unwrap().sink.unwrap().is_err(),
+            "nobody has this number"
+        );
+    });
+}
+
+#[test]
 fn what_somebody_detaches_is_attached_again() {
     sandbox::run(async {
         let (bpffs, none) = (Bpffs::new(), BTreeMap::new());
         let up = interface("up0");
         let daemon = bpffs.daemon();
-        daemon.keep(&up, &none).unwrap();
+        daemon.keep(&up, &none, None).unwrap();
         let pins = bpffs.names(&bpffs.pins().links());
         assert_eq!(pins.len(), 2);
 
@@ -153,7 +176,7 @@ fn what_somebody_detaches_is_attached_again() {
         assert_eq!(ids(&up), NOTHING);
         assert_eq!(attached(&bpffs.pins(), "up0").unwrap(), None);
 
-        assert_eq!(is_new(&daemon.keep(&up, &none).unwrap()), [true]);
+        assert_eq!(is_new(&daemon.keep(&up, &none, None).unwrap()), [true]);
         assert_eq!(ids(&up), of(&daemon, UPLINK));
         assert_eq!(bpffs.names(&bpffs.pins().links()), pins);
     });
@@ -169,15 +192,15 @@ fn programs_of_others_stay_where_they_are() {
             |program: &Program| hooks(&up0).map(|hook| sys::create_tcx_link(program.as_fd(), hook).unwrap());
         let _behind = attach(&behind);
         let first = bpffs.daemon();
-        first.keep(&up0, &none).unwrap();
+        first.keep(&up0, &none, None).unwrap();
         let _before = attach(&before);
         let second = bpffs.daemon();
         for daemon in [&first, &second] {
-            daemon.keep(&up0, &none).unwrap();
+            daemon.keep(&up0, &none, None).unwrap();
             let ordered = of(daemon, UPLINK).map(|ours| vec![before.id(), ours[0], behind.id()]);
             assert_eq!(ids(&up0), ordered);
         }
-        second.keep(&up1, &none).unwrap();
+        second.keep(&up1, &none, None).unwrap();
         assert_eq!(ids(&up0), [(); 2].map(|()| vec![before.id(), behind.id()]), "only ours are gone");
     });
 }
@@ -189,15 +212,15 @@ fn nothing_stays_pinned_for_interfaces_that_are_gone_or_no_uplinks_any_more() {
         let (up0, up1) = (interface("up0"), interface("up1"));
         let daemon = bpffs.daemon();
         let both = up0.clone().into_iter().chain(up1.clone()).collect();
-        daemon.keep(&both, &none).unwrap();
+        daemon.keep(&both, &none, None).unwrap();
         assert_eq!(bpffs.names(&bpffs.pins().links()).len(), 4);
-        daemon.keep(&none, &none).unwrap();
+        daemon.keep(&none, &none, None).unwrap();
         assert_eq!(ids(&up0), of(&daemon, UPLINK), "that no uplink is known means nothing");
-        daemon.keep(&up0, &none).unwrap();
+        daemon.keep(&up0, &none, None).unwrap();
         assert_eq!(ids(&up1), NOTHING);
         assert_eq!(bpffs.names(&bpffs.pins().links()).len(), 2);
         ip("link del up0");
-        daemon.keep(&none, &none).unwrap();
+        daemon.keep(&none, &none, None).unwrap();
         assert_eq!(bpffs.names(&bpffs.pins().links()), [""; 0]);
     });
 }
@@ -207,11 +230,11 @@ fn what_is_not_ethernet_gets_no_program() {
     sandbox::run(async {
         let (bpffs, none) = (Bpffs::new(), BTreeMap::new());
         let lo = BTreeMap::from([(1, "lo".to_owned())]);
-        let attachments = bpffs.daemon().keep(&lo, &none).unwrap();
+        let attachments = bpffs.daemon().keep(&lo, &none, None).unwrap();
         assert!(matches!(attachments.uplinks[0].1, Err(UplinkError::NotEthernet)));
         assert_eq!(ids(&lo), NOTHING);
         let gone = BTreeMap::from([(4711, "gone0".to_owned())]);
-        let attachments = bpffs.daemon().keep(&gone, &none).unwrap();
+        let attachments = bpffs.daemon().keep(&gone, &none, None).unwrap();
         assert!(matches!(attachments.uplinks[0].1, Err(UplinkError::Refused(_))));
     });
 }
@@ -222,22 +245,22 @@ fn pods_get_what_their_plugin_has_not_attached_and_other_interfaces_do_not() {
         let (bpffs, none) = (Bpffs::new(), BTreeMap::new());
         let pod = interface("pn0123456789ab");
         let first = bpffs.daemon();
-        assert_eq!(first.keep(&none, &pod).unwrap().pods, 1);
+        assert_eq!(first.keep(&none, &pod, None).unwrap().pods, 1);
         assert_eq!(filtered(&pod), of(&first, hook::POD));
-        assert_eq!(first.keep(&none, &pod).unwrap().pods, 0);
+        assert_eq!(first.keep(&none, &pod, None).unwrap().pods, 0);
         let second = bpffs.daemon();
-        assert_eq!(second.keep(&none, &pod).unwrap().pods, 0, "replaced in place");
+        assert_eq!(second.keep(&none, &pod, None).unwrap().pods, 0, "replaced in place");
         assert_eq!(filtered(&pod), of(&second, hook::POD));
         clsact::delete(hooks(&pod)[0]).unwrap();
-        assert_eq!(second.keep(&none, &pod).unwrap().pods, 1);
+        assert_eq!(second.keep(&none, &pod, None).unwrap().pods, 1);
 
         // The number of a pod that is gone has come to something else.
         let other = interface("up0");
         let claimed = BTreeMap::from([(*other.keys().next().unwrap(), "pn000000000000".to_owned())]);
-        assert_eq!(second.keep(&none, &claimed).unwrap().pods, 0);
+        assert_eq!(second.keep(&none, &claimed, None).unwrap().pods, 0);
         assert_eq!(filtered(&other), NOTHING);
         ip("link del pn0123456789ab");
-        let attachments = second.keep(&none, &pod).unwrap();
+        let attachments = second.keep(&none, &pod, None).unwrap();
         assert!(attachments.refused.is_none() && attachments.pods == 0);
         assert_eq!(bpffs.names(&bpffs.pins().links()), [""; 0]);
     });
@@ -256,25 +279,25 @@ fn what_a_pod_sends_is_moved_to_tcx_and_stays_there_until_the_pod_is_gone() {
             holds(&pod)[0][0].link
         };
         let first = bpffs.daemon();
-        assert_eq!(first.keep(&none, &pod).unwrap().movable, pod);
+        assert_eq!(first.keep(&none, &pod, None).unwrap().movable, pod);
         assert_eq!((ids(&pod), filtered(&pod)), (NOTHING, of(&first, hook::POD)));
         first.move_pod(*ifindex, name).unwrap();
         let link = moved(&first);
         assert_eq!(pins(), [format!("tcx-{ifindex}-from_pod")]);
 
         let second = bpffs.daemon();
-        let kept = second.keep(&up, &pod).unwrap();
+        let kept = second.keep(&up, &pod, None).unwrap();
         assert_eq!((kept.pods, kept.movable), (0, none.clone()));
         assert_eq!(moved(&second), link, "in the link that was there");
         // As one who ended in the midst of it leaves it.
         clsact::keep(hooks(&pod)[0], second.program(FROM_POD)).unwrap();
-        second.keep(&up, &pod).unwrap();
-        second.keep(&up, &none).unwrap();
+        second.keep(&up, &pod, None).unwrap();
+        second.keep(&up, &none, None).unwrap();
         assert_eq!(moved(&second), link, "it ends with its veth, not with what is known of the pod");
 
         ip("link del pn0123456789ab");
         second.move_pod(*ifindex, name).unwrap();
-        second.keep(&none, &none).unwrap();
+        second.keep(&none, &none, None).unwrap();
         assert_eq!(pins(), UPLINK.map(|(program, _)| format!("tcx-{}-{program}", up.keys().next().unwrap())));
     });
 }
@@ -288,11 +311,11 @@ fn what_cannot_be_moved_stays_in_its_filter() {
         let attach = || sys::create_tcx_link(load("other").as_fd(), hooks(&pod)[0]).ok();
         let full: Vec<_> = std::iter::from_fn(attach).collect();
         let daemon = bpffs.daemon();
-        daemon.keep(&none, &pod).unwrap();
+        daemon.keep(&none, &pod, None).unwrap();
         daemon.move_pod(*ifindex, name).unwrap_err();
         assert_eq!(filtered(&pod), of(&daemon, hook::POD));
         drop(full);
-        let kept = daemon.keep(&none, &pod).unwrap();
+        let kept = daemon.keep(&none, &pod, None).unwrap();
         assert!(kept.refused.is_none() && kept.movable == pod, "it is tried again");
     });
 }

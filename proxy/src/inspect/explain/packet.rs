@@ -64,7 +64,7 @@ fn from_pod(trace: &mut Trace<'_>, network: &Network, packet: Packet, ifindex: u
         return stranger(trace, &packet.key);
     };
     if network.is_pod(dst) {
-        let Some(target) = snapshot.pod(dst) else { return nobody(trace, dst) };
+        let Some(target) = snapshot.pod(dst) else { return nobody(trace, network, dst, false) };
         if (is_translated(source) || is_translated(target))
             && let Found::Flow(to) = translate::known(trace, &packet)
         {
@@ -124,7 +124,7 @@ fn from_uplink(trace: &mut Trace<'_>, network: &Network, packet: Packet) -> Endi
         return Ending::failed(Outcome::SpoofedSource, "dropped");
     }
     if network.is_pod(dst) {
-        let Some(pod) = trace.snapshot.pod(dst) else { return nobody(trace, dst) };
+        let Some(pod) = trace.snapshot.pod(dst) else { return nobody(trace, network, dst, false) };
         if network.node(src).same(src) {
             trace.say(format!("nobody outside has {src}, which is this node's"));
             return Ending::stack("the host's stack refuses it");
@@ -164,7 +164,7 @@ fn from_host(trace: &mut Trace<'_>, network: &Network, packet: Packet) -> Ending
         return to_own(trace, dst);
     }
     if network.is_pod(dst) {
-        let Some(pod) = trace.snapshot.pod(dst) else { return nobody(trace, dst) };
+        let Some(pod) = trace.snapshot.pod(dst) else { return nobody(trace, network, dst, true) };
         let (name, ifindex) = (trace.snapshot.pod_name(dst), pod.ifindex);
         if is_translated(pod)
             && let Found::Flow(to) = translate::known(trace, &packet)
@@ -231,12 +231,21 @@ fn to_node(trace: &mut Trace<'_>, cidr: &ClusterCidr) -> Ending {
     Ending::stack("the host's stack routes it as it is")
 }
 
-fn nobody(trace: &mut Trace<'_>, addr: Addr) -> Ending {
+/// `is_own`: this node sends it.
+fn nobody(trace: &mut Trace<'_>, network: &Network, addr: Addr, is_own: bool) -> Ending {
     trace.say(format!("{addr} is in this node's pod range, and no pod that is ready has it"));
-    if trace.snapshot.network.is_some_and(|network| network.flags & NetworkFlags::RESET != 0) {
+    if network.flags & NetworkFlags::RESET != 0 {
         trace.say("a TCP connection from before is reset with its next segment");
     }
-    Ending::stack("the host's stack answers that it is unreachable")
+    if network.sink == 0 {
+        return Ending::stack("the host's stack answers that it is unreachable");
+    }
+    trace.say(format!("the routes lead it to the sink, ifindex {}", network.sink));
+    if is_own {
+        trace.say("a datagram of a socket that was given a backend there goes on to one that serves");
+        return Ending::failed(Outcome::NoPod, "refused as by a closed port");
+    }
+    Ending::failed(Outcome::NoPod, "answered with an ICMP host unreachable")
 }
 
 fn to_own(trace: &mut Trace<'_>, addr: Addr) -> Ending {

@@ -194,6 +194,21 @@ fn each_verdict_begins_with_what_is_counted() {
 }
 
 #[test]
+fn what_is_for_no_pod_ends_in_the_sink() {
+    let mut snapshot = snapshot();
+    snapshot.network.as_mut().unwrap().sink = 9;
+    for (line, expected) in [
+        ("tcp 10.244.1.7 10.244.1.99:80", "no_pod: answered with an ICMP host unreachable"),
+        ("tcp 198.51.100.7 10.244.1.99:80", "no_pod: answered with an ICMP host unreachable"),
+        ("udp 192.0.2.1 10.244.1.99:80", "no_pod: refused as by a closed port"),
+    ] {
+        assert_eq!(steps(&snapshot, line).pop().unwrap().text, expected, "{line}");
+        let text = told(&snapshot, line);
+        assert!(text.contains("the routes lead it to the sink, ifindex 9"), "{text}");
+    }
+}
+
+#[test]
 fn without_a_port_the_hash_is_not_told_and_with_one_it_is_the_programs() {
     let snapshot = snapshot();
     let text = told(&snapshot, "tcp 198.51.100.7 10.96.0.10:80");

@@ -1,0 +1,87 @@
+//! The model of what the stack sends: by the uplink, or to an address that no pod has.
+
+use std::net::SocketAddr;
+
+use portolan_abi::Outcome;
+use portolan_lab::frame::proto;
+
+use crate::expected::{Expected, Step, as_it_is, refused, rewritten, unreachable};
+use crate::model::{Model, Verdict};
+use crate::packet::{Key, Kind, Net, Transport};
+use crate::rules::{is_link_local, is_routable};
+use crate::run::{Action, Place};
+use crate::world::World;
+
+impl Model {
+    pub(crate) fn uplink_sends(&mut self, place: Place, step: &Step<'_>) -> Expected {
+        let Step { frame, net, .. } = step;
+        let stack = as_it_is(frame, Action::Stack, None);
+        let is_pod = World::is_pod_range(net.src);
+        if is_pod && (self.world.is_inside(net.dst) || !is_routable(net.dst)) {
+            return stack;
+        }
+        if !is_pod && place.ingress != 0 {
+            return stack;
+        }
+        if !is_pod {
+            return self.host_sends(step);
+        }
+        let Ok(transport) = Transport::read(frame, net, &mut self.fragments) else {
+            return as_it_is(frame, Action::Drop, Some(Outcome::Malformed));
+        };
+        match self.known(&transport) {
+            Some(to) => rewritten(step, &transport, &to),
+            None if transport.is_first => {
+                let src = SocketAddr::new(self.world.node(net.is_v4()), transport.key.src.port());
+                self.leaves_by_port(step, &transport, Key { src, ..transport.key })
+            }
+            None => stack,
+        }
+    }
+
+    /// What the host sends to somebody whose flow it is the other end of, or about whose flow it has an error to tell, or
+    /// from a port that a pod's flow has already.
+    pub(crate) fn host_sends(&mut self, step: &Step<'_>) -> Expected {
+        let stack = as_it_is(step.frame, Action::Stack, None);
+        let Ok(transport) = Transport::read(step.frame, &step.net, &mut self.fragments) else { return stack };
+        match self.known(&transport) {
+            Some(to) => rewritten(step, &transport, &to),
+            None if matches!(transport.kind, Kind::Error(_)) => stack,
+            None if self.is_free(transport.key.reversed()) => stack,
+            None => self.leaves_by_port(step, &transport, transport.key),
+        }
+    }
+
+    fn leaves_by_port(&mut self, step: &Step<'_>, transport: &Transport, to: Key) -> Expected {
+        match self.with_port(step, transport, to) {
+            Verdict::To(to, counts) => Expected { counts, ..rewritten(step, transport, &to) },
+            Verdict::Drop(outcome) => as_it_is(step.frame, Action::Drop, Some(outcome)),
+            Verdict::Stack => as_it_is(step.frame, Action::Stack, None),
+        }
+    }
+
+    /// No pod has the address: whoever has a TCP connection to it is told.
+    pub(crate) fn nobody(&mut self, step: &Step<'_>) -> Expected {
+        let is_tcp = step.net.proto == proto::TCP && !is_link_local(step.net.src);
+        match Transport::read(step.frame, &step.net, &mut self.fragments) {
+            Ok(transport) if is_tcp && !transport.is_first => refused(step, &transport, Outcome::NoPod),
+            _ => as_it_is(step.frame, Action::Stack, None),
+        }
+    }
+
+    /// Whether a packet of the host belongs to a flow, or its answers would.
+    pub(crate) fn is_of_flow(&self, frame: &[u8], net: &Net) -> bool {
+        Transport::read(frame, net, &mut self.fragments.clone()).is_ok_and(|transport| {
+            [transport.key, transport.key.reversed()].iter().any(|key| self.flows.contains_key(key))
+        })
+    }
+
+    /// Routes lead to the sink what is for no pod. Of flows only a socket leads on, and no frame here has one.
+    pub(crate) fn sink_receives(&mut self, place: Place, step: &Step<'_>) -> Expected {
+        match Transport::read(step.frame, &step.net, &mut self.fragments) {
+            Err(_) => as_it_is(step.frame, Action::Drop, Some(Outcome::NoPod)),
+            Ok(transport) if place.ingress == 0 => refused(step, &transport, Outcome::NoPod),
+            Ok(transport) => unreachable(step, &transport),
+        }
+    }
+}
