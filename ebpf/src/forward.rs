@@ -181,7 +181,7 @@ pub(crate) fn leave(frame: &Frame<'_>, hop: &Hop, done: bool) -> Verdict {
     Verdict::redirect(unsafe { bpf_redirect(hop.ifindex, 0) })
 }
 
-/// Whether the kernel's routes say that nobody has the address: that it is unreachable, or in the sink.
+/// Whether the kernel's routes say that nobody has the address: that it is unreachable, or that the sink is the way.
 #[inline(never)]
 pub(crate) fn is_unreachable(frame: &Frame<'_>, packet: &Packet, dst: &Addr) -> bool {
     let mut question = question(frame.ifindex(), packet.proto, packet.src, *dst);
@@ -224,6 +224,14 @@ pub(crate) fn by_route(
         route_cache::remember_rewritten(frame, packet.proto, &src, &dst, &next.hop);
     }
     count(Outcome::Forwarded as u32);
+    neighbour(next.via, next.hop.ifindex)
+}
+
+/// Sends the answer that a packet has become to the sender of that; undecided when the kernel's routes lead nowhere, or here.
+#[inline(never)]
+pub(crate) fn back(frame: &Frame<'_>, packet: &Packet) -> Verdict {
+    let Some(next) = route(frame, packet.proto, packet.dst, packet.src) else { return Verdict::UNDECIDED };
+    frame.forget_origin(true);
     neighbour(next.via, next.hop.ifindex)
 }
 

@@ -90,7 +90,7 @@ pub(crate) fn rewrite(frame: &Frame<'_>, transport: &Transport, network: &Networ
 }
 
 /// A packet to an address of this node's pods that none of them has. A TCP connection that was there before learns of it;
-/// all else is the stack's to answer.
+/// all else the stack answers, or leads to the sink.
 #[inline(always)]
 pub(crate) fn address(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
     if network.flags & NetworkFlags::RESET == 0 || !packet.is_tcp() || packet.is_from_link() {

@@ -2,7 +2,7 @@
 //! else an ICMP port unreachable; and what may go no further, an ICMP time exceeded.
 
 use aya_ebpf::bindings::BPF_F_INGRESS;
-use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_neigh};
+use aya_ebpf::helpers::generated::bpf_redirect;
 use portolan_abi::{Outcome, Proto};
 
 use crate::counters::count;
@@ -116,34 +116,20 @@ fn answer(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Ve
     Verdict::redirect(unsafe { bpf_redirect(frame.ifindex(), way) })
 }
 
-/// Answers a packet of somebody else that the stack sends to an address that nobody has: a connection gets a reset where
-/// `resets`, all else an ICMP host unreachable.
+/// Makes of a packet to an address that nobody has the answer to it: a connection gets a reset where `resets`, all else an ICMP
+/// host unreachable. False: there is none.
 #[inline(always)]
-pub(crate) fn unreachable(
-    frame: &Frame<'_>,
-    packet: &Packet,
-    transport: &Transport,
-    resets: bool,
-) -> Verdict {
-    let verdict = Verdict::drop(Outcome::NoPod);
+pub(crate) fn unreachable(frame: &Frame<'_>, packet: &Packet, transport: &Transport, resets: bool) -> bool {
     if transport.quoted != 0 || transport.is_headless {
-        return verdict;
+        return false;
     }
-    let sent = match (packet.is_tcp(), packet.src.is_v4()) {
+    match (packet.is_tcp(), packet.src.is_v4()) {
         _ if resets && transport.key.proto == Proto::TCP => reset(frame, packet, transport),
         (true, true) => error_tcp_v4(frame, packet),
         (true, false) => error_tcp_v6(frame, packet),
         (false, true) => error_v4(frame, packet, 0x0301),
         (false, false) => error_v6(frame, packet, 0x0103),
-    };
-    if !sent {
-        return verdict;
     }
-    count(verdict.outcome());
-    monitor::ended(transport, frame.ifindex(), verdict.outcome());
-    frame.mark_done();
-    // SAFETY: the helper takes plain values; without a next hop the kernel finds the way by the packet's destination.
-    Verdict::redirect(unsafe { bpf_redirect_neigh(frame.ingress_ifindex(), core::ptr::null_mut(), 0, 0) })
 }
 
 /// RFC 9293, 3.10.7.1: a segment with ACK is answered from its acknowledgment number on; one without by acknowledging it.

@@ -241,10 +241,10 @@ pub(crate) fn sent(frame: &Frame<'_>) -> Verdict {
 #[inline(always)]
 pub(crate) fn host(frame: &Frame<'_>, packet: &Packet, network: &Network, moves: bool) -> Verdict {
     let Some(transport) = transport::parse(frame, packet) else { return Verdict::STACK };
-    hosts(frame, packet, transport, network, moves)
+    hosts(frame, packet, transport, network, moves, false)
 }
 
-/// The same of one whose transport header is read.
+/// The same of one whose transport header is read. `elsewhere`: what stays with its destination is left as it is.
 #[inline(always)]
 pub(crate) fn hosts(
     frame: &Frame<'_>,
@@ -252,6 +252,7 @@ pub(crate) fn hosts(
     transport: &mut Transport,
     network: &Network,
     moves: bool,
+    elsewhere: bool,
 ) -> Verdict {
     if moves {
         gone::ask(frame, transport);
@@ -266,6 +267,9 @@ pub(crate) fn hosts(
         return Verdict::STACK;
     }
     let mut verdict = if is_known { Verdict::UNDECIDED } else { begin(frame, transport, moves) };
+    if elsewhere && verdict == Verdict::UNDECIDED && transport.to.dst.same(transport.key.dst) {
+        return Verdict::STACK;
+    }
     if verdict == Verdict::UNDECIDED {
         verdict = gone::rewrite(frame, transport, network);
         if verdict == Verdict::UNDECIDED {

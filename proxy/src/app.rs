@@ -364,10 +364,10 @@ impl App {
             for (subject, result) in self.machine.keep(&self.model).await {
                 self.note(subject, "NodeSetup", result);
             }
+            self.keep_packets();
             if self.machine.facts().is_some_and(|facts| self.reconciler.machine_changed(facts)) {
                 self.ask_at = Some(Instant::now());
             }
-            self.keep_packets().await;
         }
         self.publisher.publish(publish::View {
             model: &self.model,

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use portolan_abi::{LAYOUT, MapName};
@@ -15,6 +16,7 @@ use crate::manifest::{self, Family, Manifest};
 use crate::netns::Netns;
 use crate::place::Place;
 use crate::site::Site;
+use crate::wait::until;
 
 /// A namespace with a cgroup, directories and a daemon of its own. Node number X of a lab has the addresses
 /// 172.20.0.1X and fd20::1X and the pod CIDRs 10.244.X.0/24 and fd44:0:0:X::/64.
@@ -170,6 +172,24 @@ impl Node {
         let mut daemon = self.daemon();
         let daemon = daemon.as_mut().with_context(|| format!("{} has no daemon", self.name))?;
         daemon.wait_ready(&self.agent).with_context(|| format!("Node {}", self.name))
+    }
+
+    /// Waits until what is for no pod of the node is led to the sink, which follows when the daemon is ready.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn wait_sink(&self) -> Result<()> {
+        let netns = &self.place.netns;
+        let is_led = || -> Result<Option<()>> {
+            for (family, flag) in Family::BOTH.into_iter().zip(["-4", "-6"]) {
+                let routes = netns.ip_json(&format!("{flag} route show exact {}", self.pod_cidr(family)))?;
+                if routes[0]["dev"] != "portolan0" {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        };
+        until(Duration::from_secs(10), "the route to the sink", is_led).map(drop)
     }
 
     /// Kills the daemon with SIGKILL.

@@ -39,6 +39,7 @@ impl fmt::Display for Dump<'_> {
             match target {
                 RouteTarget::Via(addr) => writeln!(f, "route {cidr} via {addr}")?,
                 RouteTarget::Unreachable => writeln!(f, "route {cidr} unreachable")?,
+                RouteTarget::Sink(ifindex) => writeln!(f, "route {cidr} sink {ifindex}")?,
             }
         }
         Ok(())

@@ -98,7 +98,7 @@ pub struct MachineFacts {
     pub uplinks: BTreeMap<u32, UplinkFacts>,
     /// InternalIPs of other nodes that are neighbours, and the ifindex on which they are.
     pub neighbours: BTreeMap<IpAddr, u32>,
-    /// The ifindex of the sink, to which routes lead what is for no pod; `None`: there is none.
+    /// The ifindex of the sink, when its program is there; `None`: there is none.
     pub sink: Option<u32>,
 }
 

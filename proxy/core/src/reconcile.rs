@@ -94,6 +94,7 @@ impl Reconciler {
     /// Somebody has looked at the machine; says whether it has changed, so that there is something to write. Before the
     /// first look, what an earlier daemon has written of the machine stays.
     pub fn machine_changed(&mut self, machine: &MachineFacts) -> bool {
+        self.surroundings.sink_changed(machine.sink);
         self.network.machine_changed(machine)
     }
 

@@ -10,15 +10,16 @@ use crate::object::Node;
 use crate::state::{Problem, RouteTarget};
 
 /// The routes that the nodes ask for, by pod CIDR, and what they may not have. A CIDR that moves to another node moves
-/// its route; of several nodes with one CIDR this node has it first, then the one whose name comes first.
-pub(crate) fn routes(model: &Model) -> (BTreeMap<IpNetwork, RouteTarget>, Vec<Problem>) {
+/// its route; of several nodes with one CIDR this node has it first, then the one whose name comes first. `sink`: where this
+/// node's own lead, if there is one.
+pub(crate) fn routes(model: &Model, sink: Option<u32>) -> (BTreeMap<IpNetwork, RouteTarget>, Vec<Problem>) {
     let mut routes: BTreeMap<IpNetwork, (RouteTarget, &Node)> = BTreeMap::new();
     let mut problems = Vec::new();
     let others = model.nodes().filter(|node| *node.name != *model.node_name());
     for node in model.own_node().into_iter().chain(others) {
         for cidr in &node.pod_cidrs {
             let cidr = canonical(*cidr);
-            match target(model, node, cidr) {
+            match target(model, node, cidr, sink) {
                 Err(problem) => problems.push(problem),
                 Ok(target) => match routes.get(&cidr) {
                     Some((_, winner)) if winner.name == node.name => {}
@@ -36,7 +37,7 @@ pub(crate) fn canonical(cidr: IpNetwork) -> IpNetwork {
     IpNetwork::new(cidr.network(), cidr.prefix()).expect("the prefix of a network fits its family")
 }
 
-fn target(model: &Model, node: &Node, cidr: IpNetwork) -> Result<RouteTarget, Problem> {
+fn target(model: &Model, node: &Node, cidr: IpNetwork, sink: Option<u32>) -> Result<RouteTarget, Problem> {
     if let Some(why) = address::special_net(cidr) {
         return Err(refused(node, cidr, &format!("which holds addresses that are {why}")));
     }
@@ -45,7 +46,7 @@ fn target(model: &Model, node: &Node, cidr: IpNetwork) -> Result<RouteTarget, Pr
         return Err(refused(node, cidr, &format!("which holds the node address {addr}")));
     }
     if *node.name == *model.node_name() {
-        return Ok(RouteTarget::Unreachable);
+        return Ok(sink.map_or(RouteTarget::Unreachable, RouteTarget::Sink));
     }
     let family = Family::of_net(cidr);
     let next_hop = node.internal_ips.iter().copied().find(|addr| Family::of(*addr) == family);

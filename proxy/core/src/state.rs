@@ -47,6 +47,8 @@ pub enum RouteTarget {
     Via(IpAddr),
     /// Nowhere, with an ICMP error: this node's own pod CIDR, for addresses that no pod has.
     Unreachable,
+    /// The same CIDR, where there is a sink: the interface of this number, whose program leads on or answers what comes.
+    Sink(u32),
 }
 
 /// One write. Applied in order, every prefix of a list leaves a valid state: no frontend points at backends that are

@@ -19,10 +19,11 @@ use crate::dataplane::routes::{Change, Watch};
 use crate::node::conflist::{self, Settings};
 use crate::node::journal::Journal;
 use crate::node::netlink::Netlink;
+use crate::node::sink::{self, SinkError};
 use crate::node::state_dir::StateDir;
 use crate::node::sysctl::{self, Sysctls};
 use crate::node::uplink::{self, Uplinks};
-use crate::node::{install, peers, sink};
+use crate::node::{install, peers};
 use crate::report::Peer;
 
 /// The machine around the maps.
@@ -36,6 +37,10 @@ pub(super) struct Machine {
     neighbours: BTreeMap<IpAddr, u32>,
     /// The number of the sink; `None`: there is none.
     sink: Option<u32>,
+    /// Whether that has its program, without which nothing is to be led there.
+    sink_has_program: bool,
+    /// Why there is no sink, or not as it should be.
+    sink_problem: Option<Problem>,
     /// `None`: not looked at yet.
     facts: Option<MachineFacts>,
     problems: Vec<Problem>,
@@ -67,6 +72,8 @@ impl Machine {
             peers: Vec::new(),
             neighbours: BTreeMap::new(),
             sink: None,
+            sink_has_program: false,
+            sink_problem: None,
             facts: None,
             problems: Vec::new(),
             links_stale: true,
@@ -137,11 +144,12 @@ impl Machine {
         self.sink
     }
 
-    /// Leads what is for no pod of this node to the sink, where its program is; without that, nothing.
-    pub(super) async fn lead_to_sink(&self, model: &Model, has_program: bool) -> Result<()> {
-        let Some(sink) = self.sink else { return Ok(()) };
-        let pod_cidrs = model.own_node().filter(|_| has_program).map_or(&[][..], |node| &node.pod_cidrs);
-        sink::lead(&self.netlink, sink, pod_cidrs).await.context("routing what is for no pod to the sink")
+    /// Takes note of whether the sink has its program.
+    pub(super) fn sink_has_program(&mut self, has_program: bool) {
+        self.sink_has_program = has_program;
+        if let Some(facts) = &mut self.facts {
+            facts.sink = self.sink.filter(|_| has_program);
+        }
     }
 
     /// MTU of pods in bytes; 0 when there are none.
@@ -155,9 +163,8 @@ impl Machine {
     }
 
     async fn look_and_prepare(&mut self, model: &Model) -> Result<()> {
-        self.problems.clear();
         self.look(model).await?;
-        self.problems.extend(self.uplinks.problems());
+        self.problems = self.uplinks.problems().chain(self.sink_problem.clone()).collect();
         let Some(pods) = &mut self.pods else { return Ok(()) };
         let Some(node) = model.own_node() else {
             self.problems.push(Problem {
@@ -204,24 +211,28 @@ impl Machine {
             addrs: self.uplinks.own.clone(),
             uplinks: uplinks.collect(),
             neighbours: self.neighbours.clone(),
-            sink: self.sink,
+            sink: self.sink.filter(|_| self.sink_has_program),
         });
         Ok(())
     }
 
-    /// Without a sink the stack answers what is for no pod.
+    /// Without a sink the stack answers what is for no pod. One that cannot be looked at stays.
     async fn keep_sink(&mut self) {
-        self.sink = match sink::keep(&self.netlink, self.uplinks.mtu()).await {
-            Ok(sink) => Some(sink),
-            Err(error) => {
-                self.problems.push(Problem {
-                    subject: format!("Sink {}", sink::NAME),
-                    reason: "NoSink",
-                    message: error.to_string(),
-                });
-                None
-            }
+        let problem = |error: SinkError| Problem {
+            subject: format!("Sink {}", sink::NAME),
+            reason: "NoSink",
+            message: error.to_string(),
         };
+        match sink::keep(&self.netlink, self.uplinks.mtu()).await {
+            Ok(sink) => {
+                self.sink_has_program &= self.sink == Some(sink);
+                (self.sink, self.sink_problem) = (Some(sink), None);
+            }
+            Err(error) => {
+                self.sink = self.sink.filter(|_| matches!(error, SinkError::Netlink(_)));
+                self.sink_problem = Some(problem(error));
+            }
+        }
     }
 
     async fn find_peers(&mut self, model: &Model) -> Result<()> {

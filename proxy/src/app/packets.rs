@@ -91,14 +91,14 @@ impl Packets {
 
 impl App {
     /// Attaches what is missing, once everything that programs read has been written.
-    pub(super) async fn keep_packets(&mut self) {
+    pub(super) fn keep_packets(&mut self) {
         if self.attached && std::mem::take(&mut self.packets.stale) {
-            let result = self.try_keep_packets().await;
+            let result = self.try_keep_packets();
             self.note("Packets", "NotAttached", result);
         }
     }
 
-    async fn try_keep_packets(&mut self) -> Result<()> {
+    fn try_keep_packets(&mut self) -> Result<()> {
         let pods = match self.machine.ledger() {
             Some(bpffs) => pods(&bpffs)?,
             None => BTreeMap::new(),
@@ -119,6 +119,7 @@ impl App {
             info!(pods = attachments.pods, "attached the programs of packets to pods that had none");
         }
         self.packets.set_problems(problems(&attachments));
+        self.machine.sink_has_program(attachments.sink.is_some_and(|held| held.is_ok()));
         self.packets.moves.set(attachments.movable);
         let held = |name: &String| {
             attachments.uplinks.iter().any(|(uplink, result)| uplink == name && result.is_ok())
@@ -127,8 +128,7 @@ impl App {
         uplinks.retain(|_, name| held(name));
         let xdp = self.dataplane.keep_xdp(&uplinks)?;
         self.packets.set_xdp(xdp);
-        let is_sink_ready = attachments.sink.is_some_and(|held| held.is_ok());
-        self.machine.lead_to_sink(&self.model, is_sink_ready).await
+        Ok(())
     }
 }
 

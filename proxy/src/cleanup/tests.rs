@@ -41,7 +41,7 @@ async fn settle(args: &CleanupArgs) {
     routes.put("fd00::/64".parse().unwrap(), RouteTarget::Unreachable).await.unwrap();
     let netlink = Netlink::open().unwrap();
     let sink = sink::keep(&netlink, 1500).await.unwrap();
-    sink::lead(&netlink, sink, &["10.244.0.0/24".parse().unwrap()]).await.unwrap();
+    routes.put("10.244.0.0/24".parse().unwrap(), RouteTarget::Sink(sink)).await.unwrap();
     fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
     let state = StateDir::create(&args.state_dir).unwrap();
     drop(state.try_lock().unwrap());
@@ -110,7 +110,6 @@ fn the_machine_is_as_it_was_before() {
         let expected = [
             "cni-configuration",
             "pod-link",
-            "route",
             "route",
             "route",
             "route",

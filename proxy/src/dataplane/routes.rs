@@ -1,8 +1,8 @@
 //! Routes to the pods of other nodes, in the kernel's main table.
 //!
-//! Ours are those of protocol [`PROTOCOL`] that lead through a gateway or nowhere. A pod's host route, which the
+//! Ours are those of protocol [`PROTOCOL`] that lead through a gateway, the sink's among them, or nowhere. A pod's host route, which the
 //! plugin makes, has the same protocol, an interface and no gateway: it ends with the pod's link and is none of this
-//! module's business. Nor are those to the sink ([`crate::node::sink`]): they end with that.
+//! module's business.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use portolan_core::state::RouteTarget;
 
 use crate::node::netlink::{Netlink, NetlinkError};
+use crate::node::sink;
 use message::{Family, OwnRoute};
 
 pub mod message;
@@ -158,6 +159,7 @@ fn describe(target: &RouteTarget) -> String {
     match target {
         RouteTarget::Via(gateway) => format!("via {gateway}"),
         RouteTarget::Unreachable => "(unreachable)".to_owned(),
+        RouteTarget::Sink(_) => format!("by {}", sink::NAME),
     }
 }
 

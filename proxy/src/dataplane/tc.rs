@@ -19,6 +19,7 @@ use portolan_cni::hook::{self, Direction, FROM_POD, Hook, Kept, Method, Program,
 
 use super::{Pins, links, sys};
 use crate::node::links::is_pod_name;
+use crate::node::sink;
 
 pub mod qdisc;
 pub(super) mod tcx;
@@ -100,7 +101,7 @@ impl Packets {
         for (ifindex, name) in uplinks {
             attachments.uplinks.push((name.clone(), self.keep_uplink(*ifindex, name)));
         }
-        let wanted = |index| uplinks.is_empty() || uplinks.contains_key(&index) || sink == Some(index);
+        let wanted = |index| uplinks.is_empty() || uplinks.contains_key(&index) || is_sink(index);
         self.forget(wanted, &attachments)?;
         for (ifindex, name) in pods {
             match self.keep_pod(*ifindex, name, &mut attachments) {
@@ -180,7 +181,7 @@ impl Packets {
         Ok(clsact::keep(hook, program)?)
     }
 
-    /// Detaches from what is neither an uplink any more nor the sink. A pod keeps its link as long as its veth is there, like a filter.
+    /// Detaches from what is no uplink any more. The sink keeps its program as long as it is there: routes lead to it. A pod keeps its link as long as its veth is there, like a filter.
     fn forget(&self, wanted: impl Fn(u32) -> bool, attachments: &Attachments) -> Result<()> {
         link::remove_others(&self.pins.links(), |index| wanted(index) || is_pod(index))?;
         let mut held = attachments.uplinks.iter().filter_map(|(_, result)| result.as_ref().ok());
@@ -228,6 +229,11 @@ fn is_named(ifindex: u32, name: &str) -> bool {
 /// Whether this number is that of a pod's veth.
 fn is_pod(ifindex: u32) -> bool {
     links::name_of(ifindex).is_some_and(|name| is_pod_name(&name))
+}
+
+/// Whether this number is that of the sink.
+fn is_sink(ifindex: u32) -> bool {
+    is_named(ifindex, sink::NAME)
 }
 
 fn remove_other_filters(wanted: impl Fn(u32) -> bool) -> Result<()> {

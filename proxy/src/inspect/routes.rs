@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::Place;
 use super::table::{draw, or_dash};
 use crate::dataplane::routes::Routes;
+use crate::node::sink;
 use crate::report::Report;
 
 /// A route of ours.
@@ -20,6 +21,8 @@ pub struct Route {
     pub destination: String,
     /// The next hop; `None`: this node's own pod CIDR, unreachable except for addresses that pods have.
     pub via: Option<IpAddr>,
+    /// Of that CIDR, whether a program answers for addresses that no pod has, and not the stack.
+    pub sink: bool,
     /// The node that has the CIDR; empty when the daemon has not said.
     pub node: String,
     /// How that node is reached; empty when the daemon has not said.
@@ -41,14 +44,17 @@ pub fn show(place: &Place) -> Result<String> {
 pub fn routes(found: &BTreeMap<IpNetwork, RouteTarget>, report: &Report) -> Vec<Route> {
     let route = |(destination, target): (&IpNetwork, &RouteTarget)| {
         let (via, node, peer) = match target {
-            RouteTarget::Unreachable => (None, report.node.clone(), "this node".to_owned()),
+            RouteTarget::Unreachable | RouteTarget::Sink(_) => {
+                (None, report.node.clone(), "this node".to_owned())
+            }
             RouteTarget::Via(via) => {
                 let peer = report.peers.iter().find(|peer| peer.address == *via);
                 let (node, state) = peer.map(|p| (p.node.clone(), p.state.clone())).unwrap_or_default();
                 (Some(*via), node, state)
             }
         };
-        Route { destination: destination.to_string(), via, node, peer }
+        let sink = matches!(target, RouteTarget::Sink(_));
+        Route { destination: destination.to_string(), via, sink, node, peer }
     };
     found.iter().map(route).collect()
 }
@@ -57,7 +63,11 @@ fn render(routes: &[Route]) -> String {
     let row = |route: &Route| {
         vec![
             route.destination.clone(),
-            route.via.map_or_else(|| "unreachable".to_owned(), |via| via.to_string()),
+            match route.via {
+                Some(via) => via.to_string(),
+                None if route.sink => sink::NAME.to_owned(),
+                None => "unreachable".to_owned(),
+            },
             or_dash(&route.node),
             or_dash(&route.peer),
         ]
@@ -79,6 +89,7 @@ mod tests {
             (net("10.244.1.0/24"), RouteTarget::Unreachable),
             (net("10.244.2.0/24"), RouteTarget::Via([192, 0, 2, 2].into())),
             (net("10.244.3.0/24"), RouteTarget::Via([192, 0, 2, 3].into())),
+            (net("fd44::/64"), RouteTarget::Sink(7)),
         ])
     }
 
@@ -96,6 +107,7 @@ DESTINATION     VIA           NODE   PEER
 10.244.1.0/24   unreachable   a      this node
 10.244.2.0/24   192.0.2.2     b      direct
 10.244.3.0/24   192.0.2.3     -      -
+fd44::/64       portolan0     a      this node
 "
         );
     }
@@ -110,7 +122,7 @@ DESTINATION     VIA           NODE   PEER
         let shown = serde_json::to_value(routes(&found(), &Report::default())).unwrap();
         assert_eq!(
             shown[1],
-            serde_json::json!({"destination": "10.244.2.0/24", "via": "192.0.2.2", "node": "", "peer": ""})
+            serde_json::json!({"destination": "10.244.2.0/24", "via": "192.0.2.2", "sink": false, "node": "", "peer": ""})
         );
         assert_eq!(shown[0]["via"], serde_json::Value::Null);
     }

@@ -119,7 +119,7 @@ impl Collector {
         let mut round = Round { released: Vec::new(), strays };
         for owner in release {
             // The list was a picture of a moment ago; this is the kernel's word on the one link.
-            if !links::exists(&netlink, &host_ifname(owner)).await? {
+            if links::by_name(&netlink, &host_ifname(owner)).await?.is_none() {
                 removal::remove(&mut ledger, owner)?;
                 let known = attachments.get(&owner).map(describe);
                 round

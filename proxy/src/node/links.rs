@@ -73,14 +73,14 @@ pub async fn addresses(netlink: &Netlink) -> Result<Vec<Address>, NetlinkError> 
     Ok(answers.iter().filter_map(parse_address).collect())
 }
 
-/// Whether there is an interface of this name. Only the kernel's "no such device" counts as no.
+/// The interface of this name; `None` on the kernel's "no such device" alone.
 ///
 /// # Errors
 /// As [`Netlink::request`].
-pub async fn exists(netlink: &Netlink, name: &str) -> Result<bool, NetlinkError> {
+pub async fn by_name(netlink: &Netlink, name: &str) -> Result<Option<Link>, NetlinkError> {
     match netlink.request(RouteNetlinkMessage::GetLink(named(name)), 0).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(false),
+        Ok(answers) => Ok(answers.iter().find_map(parse_link)),
+        Err(error) if error.errno() == Some(Errno::ENODEV) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -192,10 +192,10 @@ mod tests {
                 let expected = Address { index, ip, passing: false, global };
                 assert!(of_p0.contains(&expected), "{ip} is not in {of_p0:?}");
             }
-            assert!(exists(&netlink, "pn0123456789ab").await.unwrap());
+            assert_eq!(by_name(&netlink, "pn0123456789ab").await.unwrap(), Some(find("pn0123456789ab")));
             delete(&netlink, "pn0123456789ab").await.unwrap();
-            assert!(!exists(&netlink, "pn0123456789ab").await.unwrap());
-            assert!(!exists(&netlink, "p0").await.unwrap());
+            assert_eq!(by_name(&netlink, "pn0123456789ab").await.unwrap(), None);
+            assert_eq!(by_name(&netlink, "p0").await.unwrap(), None);
             delete(&netlink, "pn0123456789ab").await.unwrap();
         });
     }

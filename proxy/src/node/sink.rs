@@ -1,35 +1,32 @@
-//! The sink: an interface of our own, to which routes lead what is for an address of this node's pods that none of them has.
+//! The sink: an interface of our own, to which the route of this node's pod CIDR leads what is for an address that no pod has.
 //! The program there leads on or answers what the stack would refuse by itself: an `unreachable` route lets nothing of the
 //! node's own sockets reach a program.
 //!
-//! It is a veth, because every kernel that can have pods has those. Its other end stays down, so that nothing comes out of it,
-//! and it has no address. Its routes are the two halves of the pod CIDR: they come before the `unreachable` one, and where
-//! the sink is not, that still holds.
+//! It is a veth, because every kernel that can have pods has those. Without neighbours to ask for, its frames have its own
+//! address for a destination, so that the stack behind its other end takes none of them.
 
-use std::collections::BTreeSet;
-
-use ipnetwork::IpNetwork;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 
 use super::links::{self, Link};
 use super::netlink::{Netlink, NetlinkError};
-use crate::dataplane::routes::{self, message};
 
 /// The name of the interface.
 pub const NAME: &str = "portolan0";
-/// The name of its other end.
+/// The name of its other end. It is up, because an interface without carrier may be left out by routing
+/// (`ignore_routes_with_linkdown`).
 const OTHER: &str = "portolan1";
 
 /// Why there is no sink.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    /// The name is taken.
-    #[error("there is an interface {NAME} that is no veth, and so not Portolan's: give it another name")]
-    Foreign,
+    /// A name is taken.
+    #[error("there is an interface {0} that is no veth of Portolan's: give it another name")]
+    Foreign(&'static str),
     /// The kernel refuses.
     #[error("the kernel refuses the interface {NAME}: {0}")]
     Netlink(#[from] NetlinkError),
@@ -46,101 +43,65 @@ pub fn is_sink(link: &Link) -> bool {
 /// # Errors
 /// [`SinkError`].
 pub async fn keep(netlink: &Netlink, mtu: u32) -> Result<u32, SinkError> {
-    for _ in 0..2 {
-        let links = links::links(netlink).await?;
-        let Some(link) = links.into_iter().find(|link| link.name == NAME) else {
-            netlink.request(RouteNetlinkMessage::NewLink(pair(mtu)), NLM_F_CREATE | NLM_F_EXCL).await?;
-            continue;
-        };
-        if !is_sink(&link) {
-            return Err(SinkError::Foreign);
+    if links::by_name(netlink, NAME).await?.is_none() {
+        if links::by_name(netlink, OTHER).await?.is_some() {
+            return Err(SinkError::Foreign(OTHER));
         }
-        if link.mtu != mtu || !link.up || link.arp {
-            let mut message = as_it_should_be(mtu);
-            message.header.index = link.index;
-            netlink.request(RouteNetlinkMessage::SetLink(message), 0).await?;
-        }
-        return Ok(link.index);
+        netlink.request(RouteNetlinkMessage::NewLink(pair()), NLM_F_CREATE | NLM_F_EXCL).await?;
     }
-    Err(NetlinkError::Unsteady.into())
+    let sink = keep_end(netlink, NAME, mtu).await?;
+    keep_end(netlink, OTHER, mtu).await?;
+    Ok(sink)
 }
 
-fn pair(mtu: u32) -> LinkMessage {
+fn pair() -> LinkMessage {
     let mut other = LinkMessage::default();
-    other.attributes = vec![LinkAttribute::IfName(OTHER.to_owned()), LinkAttribute::Mtu(mtu)];
-    let mut message = as_it_should_be(mtu);
-    message.attributes.push(LinkAttribute::IfName(NAME.to_owned()));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::Kind(InfoKind::Veth),
-        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
-    ]));
-    message
-}
-
-/// Up, and without neighbours to be asked for.
-fn as_it_should_be(mtu: u32) -> LinkMessage {
+    other.attributes = vec![LinkAttribute::IfName(OTHER.to_owned())];
     let mut message = LinkMessage::default();
-    message.header.flags = LinkFlags::Up | LinkFlags::Noarp;
-    message.header.change_mask = message.header.flags;
-    message.attributes.push(LinkAttribute::Mtu(mtu));
+    message.attributes = vec![
+        LinkAttribute::IfName(NAME.to_owned()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))),
+        ]),
+    ];
     message
 }
 
-/// Leads these pod CIDRs, and no others, to the sink of this number.
-///
-/// # Errors
-/// As [`Netlink::request`].
-pub async fn lead(netlink: &Netlink, sink: u32, pod_cidrs: &[IpNetwork]) -> Result<(), NetlinkError> {
-    let wanted: BTreeSet<IpNetwork> = pod_cidrs.iter().flat_map(|cidr| halves(*cidr)).collect();
-    let marked = routes::marked(netlink).await?;
-    let to_sink = marked.iter().filter(|route| message::interface(route) == Some(sink));
-    let found: BTreeSet<IpNetwork> = to_sink.filter_map(message::destination).collect();
-    for half in wanted.difference(&found) {
-        let route = RouteNetlinkMessage::NewRoute(message::through(*half, sink));
-        netlink.request(route, NLM_F_CREATE | NLM_F_REPLACE).await?;
+/// Up, without neighbours to ask for and without an address.
+async fn keep_end(netlink: &Netlink, name: &'static str, mtu: u32) -> Result<u32, SinkError> {
+    let link =
+        links::by_name(netlink, name).await?.filter(|link| link.veth).ok_or(SinkError::Foreign(name))?;
+    if link.mtu != mtu || !link.up || link.arp {
+        // It would get its address when it comes up.
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let no_address = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
+        set(netlink, link.index, LinkFlags::empty(), vec![no_address]).await?;
+        set(netlink, link.index, LinkFlags::Up | LinkFlags::Noarp, vec![LinkAttribute::Mtu(mtu)]).await?;
     }
-    for old in found.difference(&wanted) {
-        routes::delete(netlink, *old).await?;
-    }
-    Ok(())
+    Ok(link.index)
 }
 
-/// The two halves of a range; none of a single address.
-fn halves(cidr: IpNetwork) -> Vec<IpNetwork> {
-    let prefix = cidr.prefix() + 1;
-    let last = match cidr {
-        IpNetwork::V4(v4) => v4.broadcast().into(),
-        IpNetwork::V6(v6) => v6.broadcast().into(),
-    };
-    let half = |addr| IpNetwork::new(addr, prefix).ok().map(|half| (half.network(), half.prefix()));
-    [cidr.network(), last]
-        .into_iter()
-        .filter_map(half)
-        .filter_map(|(network, prefix)| IpNetwork::new(network, prefix).ok())
-        .collect()
+async fn set(
+    netlink: &Netlink,
+    index: u32,
+    flags: LinkFlags,
+    attributes: Vec<LinkAttribute>,
+) -> Result<(), NetlinkError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    (message.header.flags, message.header.change_mask) = (flags, flags);
+    message.attributes = attributes;
+    netlink.request(RouteNetlinkMessage::SetLink(message), 0).await.map(drop)
 }
 
 #[cfg(test)]
 mod tests {
+    use portolan_core::state::RouteTarget;
+
     use super::*;
+    use crate::dataplane::routes::{RouteError, Routes};
     use crate::node::sandbox::{self, ip};
-
-    fn nets(text: &str) -> Vec<IpNetwork> {
-        text.split_whitespace().map(|net| net.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_range_has_two_halves_and_an_address_none() {
-        for (cidr, expected) in [
-            ("10.244.1.0/24", "10.244.1.0/25 10.244.1.128/25"),
-            ("10.244.1.2/31", "10.244.1.2/32 10.244.1.3/32"),
-            ("10.244.1.2/32", ""),
-            ("fd44:0:0:1::/64", "fd44:0:0:1::/65 fd44:0:0:1:8000::/65"),
-            ("fd44::7/128", ""),
-        ] {
-            assert_eq!(halves(cidr.parse().unwrap()), nets(expected), "{cidr}");
-        }
-    }
 
     #[test]
     fn it_is_made_once_and_put_right() {
@@ -148,50 +109,57 @@ mod tests {
             let netlink = Netlink::open().unwrap();
             let made = keep(&netlink, 1450).await.unwrap();
             assert_eq!(keep(&netlink, 1450).await.unwrap(), made);
-            let show = || ip(&format!("-o link show {NAME}"));
-            let shown = show();
-            assert!(shown.contains("NOARP,UP") && shown.contains("mtu 1450"), "{shown}");
-            let other = ip(&format!("-o link show {OTHER}"));
-            assert!(!other.contains("UP"), "nothing comes out of it: {other}");
-            assert_eq!(ip(&format!("addr show {NAME}")).matches("inet").count(), 0);
+            let is_right = |mtu: u32| {
+                for name in [NAME, OTHER] {
+                    let shown = ip(&format!("-o link show {name}"));
+                    assert!(
+                        shown.contains("NOARP,UP,LOWER_UP") && shown.contains(&format!("mtu {mtu} ")),
+                        "{shown}"
+                    );
+                    assert_eq!(ip(&format!("addr show {name}")).matches("inet").count(), 0);
+                }
+            };
+            is_right(1450);
             ip(&format!("link set {NAME} down arp on mtu 9000"));
+            ip(&format!("link set {OTHER} down"));
             assert_eq!(keep(&netlink, 1400).await.unwrap(), made);
-            assert!(show().contains("NOARP,UP") && show().contains("mtu 1400"), "{}", show());
+            is_right(1400);
             ip(&format!("link del {NAME}"));
-            ip(&format!("link add {NAME} type bridge"));
-            assert!(matches!(keep(&netlink, 1400).await, Err(SinkError::Foreign)));
+            for name in [NAME, OTHER] {
+                ip(&format!("link add {name} type bridge"));
+                assert!(matches!(keep(&netlink, 1400).await, Err(SinkError::Foreign(it)) if it == name));
+                ip(&format!("link del {name}"));
+            }
         });
     }
 
     #[test]
-    fn its_routes_come_before_the_unreachable_one_and_after_those_of_pods() {
+    fn its_route_takes_the_place_of_the_unreachable_one_and_of_nobody_elses() {
         sandbox::run(async {
-            let netlink = Netlink::open().unwrap();
+            let (netlink, routes) = (Netlink::open().unwrap(), Routes::open().unwrap());
+            // Before it has an address a namespace takes no gateway for one.
+            ip("link set lo up");
             ip("link add pn0123456789ab type veth peer name pod0");
             ip("link set pn0123456789ab up");
-            for (cidr, pod) in [("10.244.1.0/24", "10.244.1.7/32"), ("fd44:0:0:1::/64", "fd44:0:0:1::7/128")]
-            {
-                ip(&format!("route add unreachable {cidr} proto 112"));
+            let sink = RouteTarget::Sink(keep(&netlink, 1500).await.unwrap());
+            for (cidr, pod) in [("10.244.1.0/24", "10.244.1.7"), ("fd44:0:0:1::/64", "fd44:0:0:1::7")] {
+                let cidr = cidr.parse().unwrap();
                 ip(&format!("route add {pod} dev pn0123456789ab proto 112"));
+                for target in [RouteTarget::Unreachable, sink, RouteTarget::Unreachable, sink, sink] {
+                    routes.put(cidr, target).await.unwrap();
+                    assert_eq!(routes.read().await.unwrap().get(&cidr), Some(&target));
+                }
+                for (addr, expected) in [(pod.to_owned(), "pn0123456789ab"), (format!("{pod}7"), NAME)] {
+                    let way = ip(&format!("-o route get {addr}"));
+                    assert!(way.contains(&format!("dev {expected} ")), "{addr}: {way}");
+                }
+                routes.delete(cidr).await.unwrap();
             }
-            let sink = keep(&netlink, 1500).await.unwrap();
-            lead(&netlink, sink, &nets("10.244.1.0/24 fd44:0:0:1::/64")).await.unwrap();
-            let pod = "pn0123456789ab";
-            let ways = [("10.244.1.7", pod), ("10.244.1.8", NAME), ("10.244.1.200", NAME)];
-            for (addr, expected) in ways.into_iter().chain([("fd44:0:0:1::7", pod), ("fd44:0:0:1::8", NAME)])
-            {
-                let way = ip(&format!("-o route get {addr}"));
-                assert!(way.contains(&format!("dev {expected} ")), "{addr}: {way}");
-            }
-            // The same once more is nothing; other ranges take the place of these.
-            lead(&netlink, sink, &nets("10.244.1.0/24 fd44:0:0:1::/64")).await.unwrap();
-            lead(&netlink, sink, &nets("10.244.2.0/24")).await.unwrap();
-            let shown = ip(&format!("route show dev {NAME}"));
-            let found: Vec<_> = shown.lines().filter_map(|line| line.split(' ').next()).collect();
-            assert_eq!(found, ["10.244.2.0/25", "10.244.2.128/25"]);
-            assert!(ip("route show").contains("unreachable 10.244.1.0/24"));
-            lead(&netlink, sink, &[]).await.unwrap();
-            assert_eq!(ip(&format!("route show dev {NAME}")), "");
+            ip("link add cni0 type bridge");
+            ip("link set cni0 up");
+            ip("addr add 10.244.1.1/24 dev cni0");
+            let refused = routes.put("10.244.1.0/24".parse().unwrap(), sink).await;
+            assert!(matches!(refused, Err(RouteError::Foreign(_))), "{refused:?}");
         });
     }
 }

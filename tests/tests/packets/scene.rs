@@ -32,6 +32,8 @@ impl Scene {
     pub(crate) fn with_flags(flags: &[&str]) -> Result<Self> {
         let lab = Lab::with_flags(2, flags)?;
         let (n1, n2) = (Arc::clone(&lab.nodes()[0]), Arc::clone(&lab.nodes()[1]));
+        n1.wait_sink()?;
+        n2.wait_sink()?;
         let client = lab.pod(&n1, "client")?;
         let one = lab.server(&n1, "one", TARGET)?;
         let two = lab.server(&n2, "two", TARGET)?;

@@ -74,6 +74,12 @@ impl Source {
             let ip = self.address(world, family);
             SocketAddr::new(ip, self.pick(&PORTS))
         });
+        // Now and then what nobody has, and what the sink is for.
+        let nobodys = if family == Family::V4 { "10.244.1.250" } else { "fd44:0:0:1::fa" };
+        let dst = match self.rng.u8(0..16) {
+            0 => SocketAddr::new(nobodys.parse().expect("it is an address"), dst.port()),
+            _ => dst,
+        };
         let proto = self.pick(&[
             proto::TCP,
             proto::TCP,
@@ -148,7 +154,6 @@ impl Source {
             (_, _, 1) => leaves(self.pick(&[0, pod.ifindex])),
             (_, _, 2) => from_uplink,
             (_, _, 3) => from_pod,
-            (_, _, 4) => (at(Hook::ToSink, world.sink, self.pick(&[0, up, pod.ifindex])), [host_mac; 2]),
             (is_pod, is_own, 5..)
                 if World::is_pod_range(dst) && !world.pods.contains_key(&dst) && choice < 14 =>
             {

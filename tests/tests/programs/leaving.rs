@@ -7,8 +7,8 @@ use portolan_lab::frame::proto;
 
 use crate::expected::{Expected, Step, as_it_is, refused, rewritten, unreachable};
 use crate::model::{Model, Verdict};
-use crate::packet::{Key, Kind, Net, Transport};
-use crate::rules::{is_link_local, is_routable};
+use crate::packet::{Key, Kind, Transport};
+use crate::rules::{has_route, is_link_local, is_routable};
 use crate::run::{Action, Place};
 use crate::world::World;
 
@@ -69,19 +69,26 @@ impl Model {
         }
     }
 
-    /// Whether a packet of the host belongs to a flow, or its answers would.
-    pub(crate) fn is_of_flow(&self, frame: &[u8], net: &Net) -> bool {
-        Transport::read(frame, net, &mut self.fragments.clone()).is_ok_and(|transport| {
-            [transport.key, transport.key.reversed()].iter().any(|key| self.flows.contains_key(key))
-        })
-    }
-
-    /// Routes lead to the sink what is for no pod. Of flows only a socket leads on, and no frame here has one.
+    /// The route leads to the sink what is for no pod. Of flows only a socket leads on, and no frame here has one.
     pub(crate) fn sink_receives(&mut self, place: Place, step: &Step<'_>) -> Expected {
         match Transport::read(step.frame, &step.net, &mut self.fragments) {
             Err(_) => as_it_is(step.frame, Action::Drop, Some(Outcome::NoPod)),
-            Ok(transport) if place.ingress == 0 => refused(step, &transport, Outcome::NoPod),
-            Ok(transport) => unreachable(step, &transport),
+            Ok(transport) if place.ingress != 0 => {
+                let src = step.net.src;
+                if has_route(src) && !self.world.is_own(src) {
+                    return unreachable(step, &transport);
+                }
+                as_it_is(step.frame, Action::Drop, Some(Outcome::NoPod))
+            }
+            Ok(transport) => {
+                let mut expected = self.host_sends(step);
+                if expected.action == Action::Stack {
+                    let refused = refused(step, &transport, Outcome::NoPod);
+                    expected.counts.extend(refused.counts);
+                    return Expected { counts: expected.counts, ..refused };
+                }
+                expected
+            }
         }
     }
 }

@@ -48,7 +48,8 @@ impl Model {
         Self { world, flows: HashMap::new(), fragments: Fragments::new(), forgotten, waiting }
     }
 
-    /// Whether such a frame can be there: a host sends nothing of its own making in the name of somebody else.
+    /// Whether such a frame can be there: a host sends nothing of its own making in the name of somebody else, and only what is
+    /// for a pod is led to the sink.
     pub(crate) fn is_possible(&self, place: Place, frame: &[u8]) -> bool {
         let Some(net) = Net::read(frame) else { return true };
         match net.part(frame) {
@@ -62,10 +63,8 @@ impl Model {
         }
         let is_hosts =
             place.ingress == 0 && matches!(place.hook, Hook::ToUplink | Hook::ToPod | Hook::ToSink);
-        if !is_hosts {
-            return true;
-        }
-        self.world.is_own(net.src) && (place.hook != Hook::ToSink || !self.is_of_flow(frame, &net))
+        let is_led_there = place.hook != Hook::ToSink || World::is_pod_range(net.dst);
+        (!is_hosts || self.world.is_own(net.src)) && is_led_there
     }
 
     /// Begins anew, without flows.
@@ -380,7 +379,7 @@ impl Model {
     /// What became of a packet where the programs may choose: the frame tells, and the flow where the frame was answered or has no
     /// ports.
     fn told(&self, step: &Step<'_>, key: Key) -> Option<Key> {
-        if step.seen.counts.get(Outcome::TtlExpired) > 0 {
+        if step.seen.counts.get(Outcome::TtlExpired) + step.seen.counts.get(Outcome::NoPod) > 0 {
             return self.world.flow(key);
         }
         let out = Net::read(&step.seen.frame)?;

@@ -27,6 +27,8 @@ pub(crate) struct Surroundings {
     /// Cluster IPs in none of them.
     outliers: BTreeSet<IpAddr>,
     routes_changed: bool,
+    /// Where this node's own routes lead, if anywhere; the outer `None`: nobody has looked, and they stay as they are.
+    sink: Option<Option<u32>>,
     range_problems: Vec<Problem>,
     route_problems: Vec<Problem>,
 }
@@ -41,6 +43,7 @@ impl Surroundings {
             allocated: BTreeSet::new(),
             outliers: BTreeSet::new(),
             routes_changed: false,
+            sink: None,
             range_problems: Vec::new(),
             route_problems: Vec::new(),
         };
@@ -62,6 +65,12 @@ impl Surroundings {
     pub(crate) fn routes_changed(&mut self, observed: BTreeMap<IpNetwork, RouteTarget>) {
         self.routes = observed;
         self.routes_changed = true;
+    }
+
+    /// Takes note of the sink.
+    pub(crate) fn sink_changed(&mut self, sink: Option<u32>) {
+        self.routes_changed |= self.sink != Some(sink);
+        self.sink = Some(sink);
     }
 
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
@@ -159,11 +168,18 @@ impl Surroundings {
     }
 
     fn plan_routes(&mut self, model: &Model, batch: &mut Batch) {
-        let (routes, problems) = routes::routes(model);
+        let (routes, problems) = routes::routes(model, self.sink.unwrap_or_else(|| self.observed_sink()));
         let new = routes.iter().filter(|(cidr, target)| self.routes.get(*cidr) != Some(*target));
         batch.routes = new.map(|(cidr, target)| (*cidr, *target)).collect();
         batch.gone_routes = self.routes.keys().filter(|cidr| !routes.contains_key(*cidr)).copied().collect();
         (self.routes, self.route_problems) = (routes, problems);
+    }
+
+    fn observed_sink(&self) -> Option<u32> {
+        self.routes.values().find_map(|target| match target {
+            RouteTarget::Sink(ifindex) => Some(*ifindex),
+            RouteTarget::Via(_) | RouteTarget::Unreachable => None,
+        })
     }
 }
 

@@ -6,10 +6,11 @@ fn decide(own_cidrs: &str, others: impl IntoIterator<Item = Node>) -> (Vec<Strin
     let mut model = Model::new("a");
     model.handle(objects::apply(node("a", "192.168.0.1 fd00::1", own_cidrs)));
     others.into_iter().for_each(|node| model.handle(objects::apply(node)));
-    let (routes, problems) = routes(&model);
+    let (routes, problems) = routes(&model, None);
     let routes = routes.iter().map(|(cidr, target)| match target {
         RouteTarget::Via(addr) => format!("{cidr} via {addr}"),
         RouteTarget::Unreachable => format!("{cidr} unreachable"),
+        RouteTarget::Sink(ifindex) => format!("{cidr} sink {ifindex}"),
     });
     (
         routes.collect(),
@@ -68,6 +69,22 @@ fn ranges_that_would_cut_the_node_off() {
 }
 
 #[test]
+fn a_sink_takes_this_nodes_own_ranges_and_none_that_is_refused() {
+    let mut model = Model::new("a");
+    let own = "10.244.0.0/24 192.168.0.0/24 fd00:10::/64";
+    model.handle(objects::apply(node("a", "192.168.0.1 fd00::1", own)));
+    model.handle(objects::apply(node("b", "192.168.0.2", "10.244.1.0/24")));
+    let (routes, problems) = routes(&model, Some(7));
+    let expected = [
+        ("10.244.0.0/24", RouteTarget::Sink(7)),
+        ("10.244.1.0/24", RouteTarget::Via(ip("192.168.0.2"))),
+        ("fd00:10::/64", RouteTarget::Sink(7)),
+    ];
+    assert_eq!(routes, expected.map(|(cidr, target)| (cidr.parse().unwrap(), target)).into());
+    assert_eq!(problems.len(), 1, "{problems:?}");
+}
+
+#[test]
 fn a_node_with_this_nodes_address() {
     let (routes, problems) = decide("", [node("b", "192.168.0.1", "10.244.1.0/24")]);
     assert!(routes.is_empty());
@@ -78,7 +95,7 @@ fn a_node_with_this_nodes_address() {
 fn this_node_may_be_unknown() {
     let mut model = Model::new("a");
     model.handle(objects::apply(node("b", "192.168.0.2", "10.244.1.0/24")));
-    let (routes, problems) = routes(&model);
+    let (routes, problems) = routes(&model, Some(7));
     assert_eq!(routes.into_values().collect::<Vec<_>>(), [RouteTarget::Via(ip("192.168.0.2"))]);
     assert!(problems.is_empty());
 }

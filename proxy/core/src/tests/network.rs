@@ -9,7 +9,7 @@ use super::objects::{apply, delete, ip, ips, node};
 use crate::network::{MachineFacts, NetworkConfig, UplinkAddr, UplinkFacts};
 use crate::object::{Kind, Node, Object};
 use crate::reconcile::{Facts, Reconciler};
-use crate::state::Op;
+use crate::state::{Op, RouteTarget};
 
 const NODE: u32 = NodeAddrFlags::NODE;
 const OURS: u32 = NodeAddrFlags::OWN;
@@ -98,6 +98,30 @@ fn before_the_machine_is_looked_at_nothing_is_forwarded_and_nothing_found_earlie
     cluster.handle([apply(node("node-b", "192.168.0.3", "10.0.1.0/24"))]);
     assert_eq!(flags(&cluster, "192.168.7.1"), Some(OURS));
     assert_eq!(cluster.kernel.observed().cluster_cidrs, before.cluster_cidrs);
+}
+
+/// A route to the sink is there as long as that is, also while a new daemon has not looked yet.
+#[test]
+fn this_nodes_own_range_leads_to_the_sink_while_there_is_one() {
+    let target = |cluster: &Cluster| cluster.kernel.observed().routes[&"10.0.0.0/24".parse().unwrap()];
+    let mut cluster = Cluster::of(nodes());
+    assert_eq!(target(&cluster), RouteTarget::Unreachable);
+    let with_sink = MachineFacts { sink: Some(7), ..machine("192.168.0.1") };
+    for (facts, expected) in [
+        (machine("192.168.0.1"), RouteTarget::Unreachable),
+        (with_sink.clone(), RouteTarget::Sink(7)),
+        (MachineFacts { sink: Some(9), ..with_sink.clone() }, RouteTarget::Sink(9)),
+        (with_sink, RouteTarget::Sink(7)),
+    ] {
+        assert!(cluster.reconciler.machine_changed(&facts));
+        cluster.step();
+        assert_eq!(target(&cluster), expected);
+    }
+    cluster.restart(nodes());
+    assert_eq!(cluster.step().ops, [], "nobody has looked at the machine");
+    assert!(cluster.reconciler.machine_changed(&machine("192.168.0.1")));
+    cluster.step();
+    assert_eq!(target(&cluster), RouteTarget::Unreachable);
 }
 
 #[test]

@@ -145,6 +145,7 @@ fn machine(which: usize) -> MachineFacts {
     if which == 2 {
         machine.uplinks.insert(3, UplinkFacts { mtu: 1400, addrs: vec![] });
         machine.neighbours.insert("192.168.0.3".parse().unwrap(), 3);
+        machine.sink = Some(7);
     }
     machine
 }

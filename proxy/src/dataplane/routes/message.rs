@@ -46,6 +46,11 @@ impl Family {
     }
 }
 
+/// The next hop of a route to the sink, of each family: one for all addresses, so that the kernel has one neighbour there. Pods
+/// have the same gateways; no node has such an address.
+const SINK_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1));
+const SINK_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
+
 /// A route that carries our protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnRoute {
@@ -55,8 +60,7 @@ pub enum OwnRoute {
     Pod(IpNetwork),
 }
 
-/// A request that adds or replaces a route. The next hop has to be a neighbour already: no `onlink`, so that the
-/// kernel checks it.
+/// A request that adds or replaces a route. A node has to be a neighbour already: no `onlink`, so that the kernel checks it.
 pub fn put(destination: IpNetwork, target: RouteTarget) -> RouteMessage {
     let mut message = to(destination);
     message.header.scope = RouteScope::Universe;
@@ -66,16 +70,14 @@ pub fn put(destination: IpNetwork, target: RouteTarget) -> RouteMessage {
             message.attributes.push(RouteAttribute::Gateway(gateway.into()));
         }
         RouteTarget::Unreachable => message.header.kind = RouteType::Unreachable,
+        RouteTarget::Sink(interface) => {
+            let gateway = if destination.is_ipv4() { SINK_V4 } else { SINK_V6 };
+            message.header.kind = RouteType::Unicast;
+            message.header.flags = RouteFlags::Onlink;
+            message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+            message.attributes.push(RouteAttribute::Oif(interface));
+        }
     }
-    message
-}
-
-/// A request that adds or replaces a route through an interface, without a gateway.
-pub fn through(destination: IpNetwork, interface: u32) -> RouteMessage {
-    let mut message = to(destination);
-    message.header.scope = if destination.is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
-    message.header.kind = RouteType::Unicast;
-    message.attributes.push(RouteAttribute::Oif(interface));
     message
 }
 
@@ -146,6 +148,9 @@ pub fn parse(route: &RouteMessage) -> Option<OwnRoute> {
     let single = destination.prefix() == if destination.is_ipv4() { 32 } else { 128 };
     match (route.header.kind, gateway(route)) {
         (RouteType::Unreachable, None) => Some(OwnRoute::Node(destination, RouteTarget::Unreachable)),
+        (RouteType::Unicast, Some(SINK_V4 | SINK_V6)) => {
+            Some(OwnRoute::Node(destination, RouteTarget::Sink(interface(route)?)))
+        }
         (RouteType::Unicast, Some(gateway)) => Some(OwnRoute::Node(destination, RouteTarget::Via(gateway))),
         (RouteType::Unicast, None) if single && interface(route).is_some() => {
             Some(OwnRoute::Pod(destination))
@@ -205,6 +210,8 @@ mod tests {
             ("10.244.1.0/24", RouteTarget::Unreachable),
             ("2001:db8:1::/64", RouteTarget::Via("2001:db8::1".parse().unwrap())),
             ("2001:db8:1::/64", RouteTarget::Unreachable),
+            ("10.244.1.0/24", RouteTarget::Sink(7)),
+            ("2001:db8:1::/64", RouteTarget::Sink(7)),
         ] {
             let destination = net(destination);
             assert_eq!(parse(&put(destination, target)), Some(OwnRoute::Node(destination, target)));
@@ -219,9 +226,15 @@ mod tests {
 
     #[test]
     fn routes_of_pods_and_of_other_shapes_are_told_apart() {
-        let pod = net("10.244.0.7/32");
-        assert_eq!(parse(&through(pod, 3)), Some(OwnRoute::Pod(pod)));
-        assert_eq!(parse(&through(net("10.244.0.0/25"), 3)), None);
+        let mut pod = to(net("10.244.0.7/32"));
+        pod.header.kind = RouteType::Unicast;
+        pod.attributes.push(RouteAttribute::Oif(3));
+        assert_eq!(parse(&pod), Some(OwnRoute::Pod(net("10.244.0.7/32"))));
+
+        let mut wide = to(net("10.244.0.0/24"));
+        wide.header.kind = RouteType::Unicast;
+        wide.attributes.push(RouteAttribute::Oif(3));
+        assert_eq!(parse(&wide), None);
 
         let mut hole = to(net("10.244.0.0/24"));
         hole.header.kind = RouteType::BlackHole;

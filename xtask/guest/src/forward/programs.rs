@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::{ProgramInfo, loaded_programs};
 
 /// The packet programs.
-const NAMES: [&str; 4] = ["from_pod", "to_pod", "from_uplink", "to_uplink"];
+const NAMES: [&str; 5] = ["from_pod", "to_pod", "from_uplink", "to_uplink", "to_sink"];
 
 /// How often a program has run, and for how many instructions; of all nodes together.
 #[derive(Debug, Clone, Copy, Default)]
