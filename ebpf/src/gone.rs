@@ -1,6 +1,7 @@
 //! Backends that are gone. A connected UDP socket holds the address of the one that it was given, and would write to it for
 //! ever: its datagrams go on to one that serves. What is for a pod that is no more is answered.
 
+use aya_ebpf::helpers::generated::bpf_redirect;
 use portolan_abi::{Addr, FrontendKey, Network, NetworkFlags, Outcome, Port, Proto, UdpPeers};
 
 use crate::counters::count;
@@ -89,19 +90,16 @@ pub(crate) fn rewrite(frame: &Frame<'_>, transport: &Transport, network: &Networ
     Verdict::UNDECIDED
 }
 
-/// A packet to an address of this node's pods that none of them has. A TCP connection that was there before learns of it;
-/// all else the stack answers, or leads to the sink.
+/// A packet to an address of this node's pods that none of them has. Where the routes agree (a pod that somebody else has
+/// attached is known to them alone), it goes to the sink at once: the stack would lead it there, too, but past its filter and its
+/// connection tracking, which would remember it.
 #[inline(always)]
 pub(crate) fn address(frame: &Frame<'_>, packet: &Packet, network: &Network) -> Verdict {
-    if network.flags & NetworkFlags::RESET == 0 || !packet.is_tcp() || packet.is_from_link() {
+    if network.sink == 0 || packet.is_from_link() || !forward::is_unreachable(frame, packet, &packet.dst) {
         return Verdict::STACK;
     }
-    let Some(transport) = transport::parse(frame, packet) else { return Verdict::STACK };
-    // A pod that somebody else has attached is known to the routes alone.
-    if transport.is_first || !forward::is_unreachable(frame, packet, &packet.dst) {
-        return Verdict::STACK;
-    }
-    Verdict::drop(Outcome::NoPod)
+    // SAFETY: the helper takes plain values.
+    Verdict::redirect(unsafe { bpf_redirect(network.sink, 0) })
 }
 
 /// A packet of a flow to an address of this node's pods that none of them has: the flow is over, and the next one finds

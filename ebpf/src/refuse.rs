@@ -15,8 +15,9 @@ use crate::verdict::Verdict;
 
 /// Bytes of a transport header that an error quotes (RFC 792).
 const QUOTED: usize = 8;
-/// The same of a TCP segment of which the kernel has yet to make the checksum: before that it lets nothing be cut off.
-const QUOTED_TCP: usize = 20;
+/// The same of TCP and SCTP, of which the kernel may have yet to make the checksum: before that it lets nothing be cut off. Nor
+/// does it look at less of an SCTP INIT (net/sctp/input.c, `sctp_err_lookup`).
+const QUOTED_LONG: usize = 20;
 const TTL: u8 = 64;
 
 /// The network header of a refusal, IPv4.
@@ -84,6 +85,12 @@ pub(crate) fn refuse(frame: &Frame<'_>, packet: &Packet, verdict: Verdict) -> Ve
     }
 }
 
+/// Nobody answers an error, or a part of a packet that has no header (RFC 1122, 3.2.2).
+#[inline(always)]
+pub(crate) fn has_answer(transport: &Transport) -> bool {
+    transport.quoted == 0 && !transport.is_headless
+}
+
 #[inline(never)]
 fn answer(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Verdict) -> Verdict {
     let expired = verdict == Verdict::drop(Outcome::TtlExpired);
@@ -92,8 +99,7 @@ fn answer(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Ve
     if !expired && !refused {
         return verdict;
     }
-    // Nobody answers an error, or a part of a packet that has no header (RFC 1122, 3.2.2).
-    if transport.quoted != 0 || transport.is_headless {
+    if !has_answer(transport) {
         return verdict;
     }
     let sent = match (transport.key.proto, packet.src.is_v4()) {
@@ -120,13 +126,11 @@ fn answer(frame: &Frame<'_>, packet: &Packet, transport: &Transport, verdict: Ve
 /// host unreachable. False: there is none.
 #[inline(always)]
 pub(crate) fn unreachable(frame: &Frame<'_>, packet: &Packet, transport: &Transport, resets: bool) -> bool {
-    if transport.quoted != 0 || transport.is_headless {
-        return false;
-    }
-    match (packet.is_tcp(), packet.src.is_v4()) {
+    let is_long = matches!(transport.key.proto, Proto::TCP | Proto::SCTP);
+    match (is_long, packet.src.is_v4()) {
         _ if resets && transport.key.proto == Proto::TCP => reset(frame, packet, transport),
-        (true, true) => error_tcp_v4(frame, packet),
-        (true, false) => error_tcp_v6(frame, packet),
+        (true, true) => error_long_v4(frame, packet),
+        (true, false) => error_long_v6(frame, packet),
         (false, true) => error_v4(frame, packet, 0x0301),
         (false, false) => error_v6(frame, packet, 0x0103),
     }
@@ -182,16 +186,16 @@ fn error_v6(frame: &Frame<'_>, packet: &Packet, kind: u16) -> bool {
     error::<{ (40 + QUOTED) / 4 }>(frame, packet, Error::new(kind), 58).is_some()
 }
 
-/// A host unreachable about a TCP segment.
+/// A host unreachable about TCP or SCTP.
 #[inline(never)]
-fn error_tcp_v4(frame: &Frame<'_>, packet: &Packet) -> bool {
-    error::<{ (20 + QUOTED_TCP) / 4 }>(frame, packet, Error::new(0x0301), 1).is_some()
+fn error_long_v4(frame: &Frame<'_>, packet: &Packet) -> bool {
+    error::<{ (20 + QUOTED_LONG) / 4 }>(frame, packet, Error::new(0x0301), 1).is_some()
 }
 
 /// The same for IPv6.
 #[inline(never)]
-fn error_tcp_v6(frame: &Frame<'_>, packet: &Packet) -> bool {
-    error::<{ (40 + QUOTED_TCP) / 4 }>(frame, packet, Error::new(0x0103), 58).is_some()
+fn error_long_v6(frame: &Frame<'_>, packet: &Packet) -> bool {
+    error::<{ (40 + QUOTED_LONG) / 4 }>(frame, packet, Error::new(0x0103), 58).is_some()
 }
 
 /// Quotes so many words.

@@ -13,9 +13,9 @@ use crate::transport::Transport;
 use crate::verdict::Verdict;
 use crate::{forward, gone, monitor, network, packet, refuse, route_cache, transport, uplink};
 
-/// How many packets of others are answered in a moment, on each CPU: as many in a second as a jiffy is often then, which is 250
-/// to 1,000, like the kernel's own limit of ICMP errors (`net.ipv4.icmp_msgs_per_sec`).
-const ANSWERS: u32 = 256;
+/// How many packets of others are answered in a moment of 256 jiffies, on each CPU: a few for each jiffy. It keeps who sends to
+/// nobody from being worth anything, as the kernel's own limit of ICMP errors does (`net.ipv4.icmp_msgs_per_sec`).
+const ANSWERS: u32 = 1024;
 
 /// The moment, and how many were answered in it.
 #[map]
@@ -60,16 +60,13 @@ fn own(
     }
 }
 
-/// The stack has routed it: unless it is told to, it routes nothing of a sender that nobody can be.
+/// Somebody else has sent it.
 #[inline(always)]
 fn of_others(frame: &Frame<'_>, packet: &Packet, transport: &Transport, network: &Network) -> Verdict {
     let verdict = Verdict::drop(Outcome::NoPod);
     let is_reset = resets(network) && !transport.is_first;
-    if !packet.has_sender()
-        || packet.is_from_link()
-        || !may_answer()
-        || !refuse::unreachable(frame, packet, transport, is_reset)
-    {
+    let has_answer = packet.has_sender() && !packet.is_from_link() && refuse::has_answer(transport);
+    if !has_answer || !may_answer() || !refuse::unreachable(frame, packet, transport, is_reset) {
         return verdict;
     }
     let way = forward::back(frame, packet);

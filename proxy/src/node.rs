@@ -1,7 +1,7 @@
 //! The node itself: what Portolan sets up on the machine besides maps and programs, and how it keeps that in order.
 //!
 //! Everything here concerns the network namespace of the process, and touches only what carries Portolan's mark:
-//! routes of one protocol id, veths named `pn…` and `portolan0`, files of known names, sysctls in the journal.
+//! routes of one protocol id, veths named `pn…`, `portolan0` and `portolan1`, files of known names, sysctls in the journal.
 
 pub mod conflist;
 pub mod gc;

@@ -94,6 +94,9 @@ impl App {
     pub(super) fn keep_packets(&mut self) {
         if self.attached && std::mem::take(&mut self.packets.stale) {
             let result = self.try_keep_packets();
+            if result.is_err() {
+                self.machine.sink_has_program(false);
+            }
             self.note("Packets", "NotAttached", result);
         }
     }

@@ -91,11 +91,20 @@ impl Routes {
         Ok(ours.collect())
     }
 
-    /// Adds a route, or replaces ours to the same destination so that there is one at every moment.
+    /// Adds a route, or replaces ours to the same destination so that there is one at every moment. Where the kernel refuses
+    /// the sink, as when it is just gone, the destination is unreachable until that is tried again.
     ///
     /// # Errors
     /// [`RouteError`]; [`RouteError::is_of_one_route`] tells whether to go on.
     pub async fn put(&self, destination: IpNetwork, target: RouteTarget) -> Result<(), RouteError> {
+        let result = self.put_one(destination, target).await;
+        if let (Err(RouteError::Refused { .. }), RouteTarget::Sink(_)) = (&result, target) {
+            self.put_one(destination, RouteTarget::Unreachable).await?;
+        }
+        result
+    }
+
+    async fn put_one(&self, destination: IpNetwork, target: RouteTarget) -> Result<(), RouteError> {
         let route = message::put(destination, target);
         let result = match self.new_route(&route, NLM_F_EXCL).await {
             Err(error) if error.errno() == Some(Errno::EEXIST) => {

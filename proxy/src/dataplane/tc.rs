@@ -1,4 +1,4 @@
-//! The programs of packets, attached to uplinks and to the host side of pods' veths.
+//! The programs of packets, attached to uplinks, to the host side of pods' veths and to the sink.
 //!
 //! They are pinned first, so that the plugin attaches those of pods by itself, before a pod sends anything. A pod's
 //! veth has them in filters of the clsact qdisc ([`portolan_cni::hook`] says why), from where that of what the pod sends is
@@ -181,7 +181,7 @@ impl Packets {
         Ok(clsact::keep(hook, program)?)
     }
 
-    /// Detaches from what is no uplink any more. The sink keeps its program as long as it is there: routes lead to it. A pod keeps its link as long as its veth is there, like a filter.
+    /// Detaches from what is no uplink any more. The sink and a pod keep theirs as long as they are there, like a filter.
     fn forget(&self, wanted: impl Fn(u32) -> bool, attachments: &Attachments) -> Result<()> {
         link::remove_others(&self.pins.links(), |index| wanted(index) || is_pod(index))?;
         let mut held = attachments.uplinks.iter().filter_map(|(_, result)| result.as_ref().ok());

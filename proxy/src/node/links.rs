@@ -26,6 +26,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it asks for the addresses of neighbours.
     pub arp: bool,
+    /// Of a veth, the number of its other end, in the namespace of that.
+    pub peer: Option<u32>,
 }
 
 impl Link {
@@ -112,12 +114,14 @@ fn parse_link(message: &RouteNetlinkMessage) -> Option<Link> {
         veth: false,
         up: message.header.flags.contains(LinkFlags::Up),
         arp: !message.header.flags.contains(LinkFlags::Noarp),
+        peer: None,
     };
     for attribute in &message.attributes {
         #[expect(clippy::wildcard_enum_match_arm, reason = "an interface has some sixty attributes")]
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Link(peer) => link.peer = Some(*peer),
             LinkAttribute::LinkInfo(infos) => link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}
         }

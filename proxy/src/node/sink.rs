@@ -12,6 +12,8 @@ use netlink_packet_route::link::{
     LinkInfo, LinkMessage,
 };
 
+use nix::errno::Errno;
+
 use super::links::{self, Link};
 use super::netlink::{Netlink, NetlinkError};
 
@@ -25,8 +27,11 @@ const OTHER: &str = "portolan1";
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// A name is taken.
-    #[error("there is an interface {0} that is no veth of Portolan's: give it another name")]
-    Foreign(&'static str),
+    #[error(
+        "the interfaces {NAME} and {OTHER} are not the two ends of one veth, as Portolan makes them: remove them, or give \
+         them other names"
+    )]
+    Foreign,
     /// The kernel refuses.
     #[error("the kernel refuses the interface {NAME}: {0}")]
     Netlink(#[from] NetlinkError),
@@ -43,15 +48,23 @@ pub fn is_sink(link: &Link) -> bool {
 /// # Errors
 /// [`SinkError`].
 pub async fn keep(netlink: &Netlink, mtu: u32) -> Result<u32, SinkError> {
-    if links::by_name(netlink, NAME).await?.is_none() {
-        if links::by_name(netlink, OTHER).await?.is_some() {
-            return Err(SinkError::Foreign(OTHER));
-        }
+    let mut ends = find(netlink).await?;
+    if let (None, None) = ends {
         netlink.request(RouteNetlinkMessage::NewLink(pair()), NLM_F_CREATE | NLM_F_EXCL).await?;
+        ends = find(netlink).await?;
     }
-    let sink = keep_end(netlink, NAME, mtu).await?;
-    keep_end(netlink, OTHER, mtu).await?;
-    Ok(sink)
+    match ends {
+        (Some(sink), Some(other)) if sink.veth && sink.peer == Some(other.index) => {
+            keep_end(netlink, &other, mtu).await?;
+            keep_end(netlink, &sink, mtu).await?;
+            Ok(sink.index)
+        }
+        _ => Err(SinkError::Foreign),
+    }
+}
+
+async fn find(netlink: &Netlink) -> Result<(Option<Link>, Option<Link>), NetlinkError> {
+    Ok((links::by_name(netlink, NAME).await?, links::by_name(netlink, OTHER).await?))
 }
 
 fn pair() -> LinkMessage {
@@ -69,17 +82,19 @@ fn pair() -> LinkMessage {
 }
 
 /// Up, without neighbours to ask for and without an address.
-async fn keep_end(netlink: &Netlink, name: &'static str, mtu: u32) -> Result<u32, SinkError> {
-    let link =
-        links::by_name(netlink, name).await?.filter(|link| link.veth).ok_or(SinkError::Foreign(name))?;
-    if link.mtu != mtu || !link.up || link.arp {
-        // It would get its address when it comes up.
-        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        let no_address = LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]);
-        set(netlink, link.index, LinkFlags::empty(), vec![no_address]).await?;
-        set(netlink, link.index, LinkFlags::Up | LinkFlags::Noarp, vec![LinkAttribute::Mtu(mtu)]).await?;
+async fn keep_end(netlink: &Netlink, link: &Link, mtu: u32) -> Result<(), NetlinkError> {
+    if link.mtu == mtu && link.up && !link.arp {
+        return Ok(());
     }
-    Ok(link.index)
+    // IPv6 begins with 1,280 bytes, and with it the mode; the address would come when the interface comes up.
+    set(netlink, link.index, LinkFlags::empty(), vec![LinkAttribute::Mtu(mtu)]).await?;
+    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let no_address = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])])];
+    match set(netlink, link.index, LinkFlags::empty(), no_address).await {
+        Err(error) if error.errno() != Some(Errno::EAFNOSUPPORT) => return Err(error),
+        _ => {}
+    }
+    set(netlink, link.index, LinkFlags::Up | LinkFlags::Noarp, Vec::new()).await
 }
 
 async fn set(
@@ -116,18 +131,23 @@ mod tests {
                         shown.contains("NOARP,UP,LOWER_UP") && shown.contains(&format!("mtu {mtu} ")),
                         "{shown}"
                     );
-                    assert_eq!(ip(&format!("addr show {name}")).matches("inet").count(), 0);
                 }
             };
             is_right(1450);
+            assert!(!ip("addr show").contains("inet"), "they have no address");
             ip(&format!("link set {NAME} down arp on mtu 9000"));
             ip(&format!("link set {OTHER} down"));
             assert_eq!(keep(&netlink, 1400).await.unwrap(), made);
             is_right(1400);
+            // Too little for IPv6, which then begins anew.
+            assert_eq!(keep(&netlink, 1200).await.unwrap(), made);
+            is_right(1200);
+            assert_eq!(keep(&netlink, 1500).await.unwrap(), made);
+            is_right(1500);
             ip(&format!("link del {NAME}"));
-            for name in [NAME, OTHER] {
-                ip(&format!("link add {name} type bridge"));
-                assert!(matches!(keep(&netlink, 1400).await, Err(SinkError::Foreign(it)) if it == name));
+            for (name, kind) in [(NAME, "bridge"), (OTHER, "bridge"), (NAME, "veth"), (OTHER, "veth")] {
+                ip(&format!("link add {name} type {kind}"));
+                assert!(matches!(keep(&netlink, 1400).await, Err(SinkError::Foreign)), "{name} {kind}");
                 ip(&format!("link del {name}"));
             }
         });
@@ -155,10 +175,18 @@ mod tests {
                 }
                 routes.delete(cidr).await.unwrap();
             }
+            // Where the kernel refuses the sink the range is unreachable.
+            let cidr = "10.244.1.0/24".parse().unwrap();
+            assert!(matches!(
+                routes.put(cidr, RouteTarget::Sink(4_000_000)).await,
+                Err(RouteError::Refused { .. })
+            ));
+            assert_eq!(routes.read().await.unwrap().get(&cidr), Some(&RouteTarget::Unreachable));
+            routes.delete(cidr).await.unwrap();
             ip("link add cni0 type bridge");
             ip("link set cni0 up");
             ip("addr add 10.244.1.1/24 dev cni0");
-            let refused = routes.put("10.244.1.0/24".parse().unwrap(), sink).await;
+            let refused = routes.put(cidr, sink).await;
             assert!(matches!(refused, Err(RouteError::Foreign(_))), "{refused:?}");
         });
     }

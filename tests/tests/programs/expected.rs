@@ -3,7 +3,7 @@
 use portolan_abi::Outcome;
 use portolan_lab::frame::{ETHERNET, Ip, checksum, flags, icmp, icmp_of, proto, pseudo, tcp};
 
-use crate::packet::{Key, Kind, Net, Transport, replaced};
+use crate::packet::{Key, Kind, Net, SCTP, Transport, replaced};
 use crate::run::{Action, Seen};
 
 /// What is expected.
@@ -64,7 +64,7 @@ pub(crate) fn unreachable(step: &Step<'_>, transport: &Transport) -> Expected {
     let answer = if transport.key.proto == proto::TCP && !transport.is_first {
         reset(step, transport)
     } else {
-        let quoted = if step.net.proto == proto::TCP { 20 } else { 8 };
+        let quoted = if [proto::TCP, SCTP].contains(&transport.key.proto) { 20 } else { 8 };
         error(step, if step.net.is_v4() { [3, 1] } else { [1, 3] }, quoted)
     };
     answered(step, transport, Outcome::NoPod, &step.frame[..12], answer)

@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 
 use portolan_abi::Outcome;
-use portolan_lab::frame::proto;
 
 use crate::expected::{Expected, Step, as_it_is, refused, rewritten, unreachable};
 use crate::model::{Model, Verdict};
 use crate::packet::{Key, Kind, Transport};
-use crate::rules::{has_route, is_link_local, is_routable};
+use crate::rules::{has_route, is_routable};
 use crate::run::{Action, Place};
 use crate::world::World;
 
@@ -57,15 +56,6 @@ impl Model {
             Verdict::To(to, counts) => Expected { counts, ..rewritten(step, transport, &to) },
             Verdict::Drop(outcome) => as_it_is(step.frame, Action::Drop, Some(outcome)),
             Verdict::Stack => as_it_is(step.frame, Action::Stack, None),
-        }
-    }
-
-    /// No pod has the address: whoever has a TCP connection to it is told.
-    pub(crate) fn nobody(&mut self, step: &Step<'_>) -> Expected {
-        let is_tcp = step.net.proto == proto::TCP && !is_link_local(step.net.src);
-        match Transport::read(step.frame, &step.net, &mut self.fragments) {
-            Ok(transport) if is_tcp && !transport.is_first => refused(step, &transport, Outcome::NoPod),
-            _ => as_it_is(step.frame, Action::Stack, None),
         }
     }
 

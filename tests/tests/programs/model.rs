@@ -10,7 +10,7 @@ use portolan_lab::frame::{ETHERNET, flags, proto};
 
 use crate::expected::{Expected, Step, as_it_is, refused, rewritten, spoofed};
 use crate::packet::{Fragments, Key, Kind, Net, PartOf, Transport, Unreadable, is_translation, replaced};
-use crate::rules::{has_route, has_sender, is_routable, is_router_message, stays_on_link};
+use crate::rules::{has_route, has_sender, is_link_local, is_routable, is_router_message, stays_on_link};
 use crate::run::{Action, Hook, Place, Seen};
 use crate::world::{Front, World};
 
@@ -144,7 +144,7 @@ impl Model {
         let is_local = World::is_pod_range(net.dst);
         if is_local || World::is_remote_range(net.dst) {
             if is_local && !self.world.pods.contains_key(&net.dst) {
-                return self.nobody(step);
+                return as_it_is(frame, to_nobody(net.src), None);
             }
             let is_translated = |ip| self.world.translated.contains(&ip);
             if net.ttl > 1
@@ -228,7 +228,7 @@ impl Model {
             return as_it_is(frame, Action::Stack, None);
         }
         if !self.world.pods.contains_key(&net.dst) {
-            return self.nobody(step);
+            return as_it_is(frame, to_nobody(net.src), None);
         }
         if self.world.translated.contains(&net.dst) {
             match Transport::read(frame, net, &mut self.fragments) {
@@ -451,6 +451,11 @@ impl Model {
         }
         Expected { action: Action::Redirect, counts, frame, transport: None, is_new: false }
     }
+}
+
+/// No pod has the address: it goes to the sink, unless its sender is one that nobody can answer.
+fn to_nobody(src: IpAddr) -> Action {
+    if is_link_local(src) { Action::Stack } else { Action::Redirect }
 }
 
 fn is_closed(one: &Flow, other: &Flow) -> bool {

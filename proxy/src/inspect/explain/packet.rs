@@ -231,16 +231,19 @@ fn to_node(trace: &mut Trace<'_>, cidr: &ClusterCidr) -> Ending {
     Ending::stack("the host's stack routes it as it is")
 }
 
-/// `is_own`: this node sends it.
-fn nobody(trace: &mut Trace<'_>, network: &Network, addr: Addr, is_own: bool) -> Ending {
+/// No pod has the address; `is_own`: this node sends the packet.
+pub(super) fn nobody(trace: &mut Trace<'_>, network: &Network, addr: Addr, is_own: bool) -> Ending {
     trace.say(format!("{addr} is in this node's pod range, and no pod that is ready has it"));
-    if network.flags & NetworkFlags::RESET != 0 {
-        trace.say("a TCP connection from before is reset with its next segment");
-    }
     if network.sink == 0 {
         return Ending::stack("the host's stack answers that it is unreachable");
     }
-    trace.say(format!("the routes lead it to the sink, ifindex {}", network.sink));
+    trace.say(format!(
+        "unless somebody else's route knows better, it goes to the sink, ifindex {}, and to_sink",
+        network.sink
+    ));
+    if network.flags & NetworkFlags::RESET != 0 {
+        trace.say("a TCP connection from before is reset with its next segment");
+    }
     if is_own {
         trace.say("a datagram of a socket that was given a backend there goes on to one that serves");
         return Ending::failed(Outcome::NoPod, "refused as by a closed port");

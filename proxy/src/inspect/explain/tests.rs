@@ -204,7 +204,7 @@ fn what_is_for_no_pod_ends_in_the_sink() {
     ] {
         assert_eq!(steps(&snapshot, line).pop().unwrap().text, expected, "{line}");
         let text = told(&snapshot, line);
-        assert!(text.contains("the routes lead it to the sink, ifindex 9"), "{text}");
+        assert!(text.contains("it goes to the sink, ifindex 9"), "{text}");
     }
 }
 

@@ -6,7 +6,7 @@ use portolan_abi::{
 };
 
 use super::choice::{self, Choice};
-use super::packet::to_pod;
+use super::packet::{nobody, to_pod};
 use super::question::{Packet, endpoint};
 use super::service::{self, Lookup};
 use super::trace::{Ending, Trace};
@@ -261,8 +261,7 @@ pub(super) fn deliver(trace: &mut Trace<'_>, network: &Network, to: Packet) -> E
     let goes_on = format!("as {} to {}", to.source(), to.destination());
     if network.is_pod(dst) {
         let Some(pod) = trace.snapshot.pod(dst) else {
-            trace.say(format!("{dst} is in this node's pod range, and no pod that is ready has it"));
-            return Ending::stack(format!("the host's stack answers that {dst} is unreachable"));
+            return nobody(trace, network, dst, false);
         };
         return to_pod(trace, dst, pod, must);
     }
