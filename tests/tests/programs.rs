@@ -5,6 +5,8 @@
 
 #[path = "programs/expected.rs"]
 mod expected;
+#[path = "programs/flows.rs"]
+mod flows;
 #[path = "programs/generate.rs"]
 mod generate;
 #[path = "programs/leaving.rs"]
@@ -19,6 +21,8 @@ mod race;
 mod rules;
 #[path = "programs/run.rs"]
 mod run;
+#[path = "programs/translation.rs"]
+mod translation;
 #[path = "programs/world.rs"]
 mod world;
 

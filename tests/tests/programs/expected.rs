@@ -3,8 +3,9 @@
 use portolan_abi::Outcome;
 use portolan_lab::frame::{ETHERNET, Ip, checksum, flags, icmp, icmp_of, proto, pseudo, tcp};
 
-use crate::packet::{Key, Kind, Net, SCTP, Transport, replaced};
+use crate::packet::{Key, Kind, Net, SCTP, Transport};
 use crate::run::{Action, Seen};
+use crate::translation::replaced;
 
 /// What is expected.
 pub(crate) struct Expected {
@@ -15,6 +16,13 @@ pub(crate) struct Expected {
     pub(crate) transport: Option<Transport>,
     /// It is a new packet, checksums and all.
     pub(crate) is_new: bool,
+}
+
+/// What a translation is for.
+pub(crate) enum Verdict {
+    Stack,
+    Drop(Outcome),
+    To(Key, Vec<Outcome>),
 }
 
 /// A step of the model: a frame, and what the program made of it, which tells the choices that are free.

@@ -1,13 +1,13 @@
 //! The model of what the stack sends: by the uplink, or to an address that no pod has.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use portolan_abi::Outcome;
 
-use crate::expected::{Expected, Step, as_it_is, refused, rewritten, unreachable};
-use crate::model::{Model, Verdict};
+use crate::expected::{Expected, Step, Verdict, as_it_is, refused, rewritten, unreachable};
+use crate::model::Model;
 use crate::packet::{Key, Kind, Transport};
-use crate::rules::{has_route, is_routable};
+use crate::rules::{has_route, is_link_local, is_routable};
 use crate::run::{Action, Place};
 use crate::world::World;
 
@@ -81,4 +81,9 @@ impl Model {
             }
         }
     }
+}
+
+/// No pod has the address: it goes to the sink, unless its sender is one that nobody can answer.
+pub(crate) fn to_nobody(src: IpAddr) -> Action {
+    if is_link_local(src) { Action::Stack } else { Action::Redirect }
 }

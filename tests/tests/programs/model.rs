@@ -6,31 +6,19 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Result;
 use portolan_abi::Outcome;
 use portolan_lab::counters::Counts;
-use portolan_lab::frame::{ETHERNET, flags, proto};
+use portolan_lab::frame::{ETHERNET, proto};
 
-use crate::expected::{Expected, Step, as_it_is, refused, rewritten, spoofed};
-use crate::packet::{Fragments, Key, Kind, Net, PartOf, Transport, Unreadable, is_translation, replaced};
-use crate::rules::{has_route, has_sender, is_link_local, is_routable, is_router_message, stays_on_link};
+use crate::expected::{Expected, Step, Verdict, as_it_is, refused, rewritten, spoofed};
+use crate::flows::Flow;
+use crate::leaving::to_nobody;
+use crate::packet::{Fragments, Key, Kind, Net, PartOf, Transport, Unreadable};
+use crate::rules::{has_route, has_sender, is_routable, is_router_message, stays_on_link};
 use crate::run::{Action, Hook, Place, Seen};
+use crate::translation::{is_translation, replaced};
 use crate::world::{Front, World};
 
 /// Bytes of the largest frame that the lab's cables carry.
 const LARGEST: usize = ETHERNET + 1500;
-
-/// One direction of a flow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Flow {
-    pub(crate) to: Key,
-    is_reply: bool,
-    flags: u8,
-}
-
-/// What a translation is for.
-pub(crate) enum Verdict {
-    Stack,
-    Drop(Outcome),
-    To(Key, Vec<Outcome>),
-}
 
 pub(crate) struct Model {
     pub(crate) world: World,
@@ -255,54 +243,6 @@ impl Model {
         self.forward(step, None, net.dst, Vec::new())
     }
 
-    /// What a packet of a known flow becomes.
-    pub(crate) fn known(&mut self, transport: &Transport) -> Option<Key> {
-        let flow = self.flows.get_mut(&transport.key)?;
-        flow.flags |= transport.flags & (flags::FIN | flags::RST | flags::ACK);
-        let flow = *flow;
-        let is_tcp = transport.key.proto == proto::TCP;
-        let accepts = transport.flags & (flags::SYN | flags::ACK) == flags::SYN | flags::ACK;
-        if transport.is_first || (is_tcp && flow.is_reply && accepts && transport.kind == Kind::Whole) {
-            if transport.is_first && is_tcp && flow.is_reply {
-                return None;
-            }
-            if is_tcp && is_closed(&flow, &self.flows[&flow.to.reversed()]) {
-                self.remove(transport.key);
-                return None;
-            }
-        }
-        Some(flow.to)
-    }
-
-    /// Whether packets with this key would belong to nobody; a flow that is over gives it up.
-    pub(crate) fn is_free(&mut self, key: Key) -> bool {
-        let Some(flow) = self.flows.get(&key).copied() else { return true };
-        let is_over = key.proto == proto::TCP && is_closed(&flow, &self.flows[&flow.to.reversed()]);
-        if is_over {
-            self.remove(key);
-        }
-        is_over
-    }
-
-    /// Ends a flow by the key of either direction.
-    fn remove(&mut self, key: Key) {
-        if let Some(flow) = self.flows.remove(&key) {
-            self.flows.remove(&flow.to.reversed());
-        }
-    }
-
-    fn create(&mut self, key: Key, to: Key, flags: u8) -> bool {
-        if !self.is_free(to.reversed()) {
-            return false;
-        }
-        // Who answers from this port opens a connection from it now.
-        self.remove(key);
-        self.flows.insert(to.reversed(), Flow { to: key.reversed(), is_reply: true, flags: 0 });
-        let flags = flags & (flags::FIN | flags::RST | flags::ACK);
-        self.flows.insert(key, Flow { to, is_reply: false, flags });
-        true
-    }
-
     fn service(&mut self, step: &Step<'_>, transport: &Transport, is_pod: bool) -> Verdict {
         let key = transport.key;
         if matches!(transport.kind, Kind::Error(_)) {
@@ -451,13 +391,4 @@ impl Model {
         }
         Expected { action: Action::Redirect, counts, frame, transport: None, is_new: false }
     }
-}
-
-/// No pod has the address: it goes to the sink, unless its sender is one that nobody can answer.
-fn to_nobody(src: IpAddr) -> Action {
-    if is_link_local(src) { Action::Stack } else { Action::Redirect }
-}
-
-fn is_closed(one: &Flow, other: &Flow) -> bool {
-    (one.flags | other.flags) & flags::RST != 0 || one.flags & other.flags & flags::FIN != 0
 }
