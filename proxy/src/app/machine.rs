@@ -147,9 +147,15 @@ impl Machine {
     /// Takes note of whether the sink has its program.
     pub(super) fn sink_has_program(&mut self, has_program: bool) {
         self.sink_has_program = has_program;
+        let sink = self.working_sink();
         if let Some(facts) = &mut self.facts {
-            facts.sink = self.sink.filter(|_| has_program);
+            facts.sink = sink;
         }
+    }
+
+    /// The sink, when something may be led there.
+    fn working_sink(&self) -> Option<u32> {
+        self.sink.filter(|_| self.sink_has_program)
     }
 
     /// MTU of pods in bytes; 0 when there are none.
@@ -211,7 +217,7 @@ impl Machine {
             addrs: self.uplinks.own.clone(),
             uplinks: uplinks.collect(),
             neighbours: self.neighbours.clone(),
-            sink: self.sink.filter(|_| self.sink_has_program),
+            sink: self.working_sink(),
         });
         Ok(())
     }

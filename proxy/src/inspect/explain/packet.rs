@@ -238,7 +238,7 @@ pub(super) fn nobody(trace: &mut Trace<'_>, network: &Network, addr: Addr, is_ow
         return Ending::stack("the host's stack answers that it is unreachable");
     }
     trace.say(format!(
-        "unless somebody else's route knows better, it goes to the sink, ifindex {}, and to_sink",
+        "it goes to the sink, ifindex {}, and its program, to_sink, unless somebody else has a route to the address",
         network.sink
     ));
     if network.flags & NetworkFlags::RESET != 0 {
